@@ -137,7 +137,7 @@ def evaluated(
     days: Days, model: TrainedModel, plan: NightPlan, tasks: Sequence[TaskSpec], config: RunConfig
 ) -> Figures:
     """Measure each head on its evaluated day."""
-    found = {}
+    found: Figures = {}
     for task in tasks:
         i = plan.evaluate[task.name]
         logits, rows = day_logits(model, days, i, config)

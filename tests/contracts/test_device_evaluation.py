@@ -65,13 +65,13 @@ def test_losses_of_a_search(shop_chain, config, pretend, monkeypatch):
     """The retrieval loss too: model and tables are on the device while a trial trains."""
     bench, measured = ModelBench(shop_chain, config), []
 
-    def losses(ranker, tables):
+    def measure(ranker, tables):
         measured.append((ranker, tables))
-        return ModelBench.losses(bench, ranker, tables)
+        return ModelBench.measure(bench, ranker, tables)
 
-    monkeypatch.setattr(bench, "losses", losses)
-    wanted = bench.train(config)
-    found = ModelBench.losses(bench, *moved(*measured[0], pretend))
+    monkeypatch.setattr(bench, "measure", measure)
+    wanted = bench.train(config).losses
+    found = ModelBench.measure(bench, *moved(*measured[0], pretend)).losses
     assert set(found) == {"click", "purchase", "rating", "retrieval"}
     assert found == pytest.approx(wanted, rel=1e-4)
 

@@ -119,12 +119,12 @@ def test_tune_measures_order_with_the_state_held(days, at_once, config):
     reference._known = bench._known  # labels have windows that begin when a row is shown
     prepared = bench.prepared
     trained = train(days, bench.plan.train, config, None, 1, prepared=prepared)
-    found, wanted = (of.losses(trained.ranker, trained.tables)["click"] for of in (bench, reference))
+    found, wanted = (of.measure(trained.ranker, trained.tables).losses["click"] for of in (bench, reference))
     # One item twice in a list has one prediction, up to rounding: a tie that falls either way.
     assert found == pytest.approx(wanted, abs=2e-3)
     for period in bench._periods.values():
         object.__setattr__(period, "held", None)
-    assert abs(bench.losses(trained.ranker, trained.tables)["click"] - wanted) > 3e-3
+    assert abs(bench.measure(trained.ranker, trained.tables).losses["click"] - wanted) > 3e-3
 
 
 # --- equal items

@@ -34,8 +34,20 @@ from training.trainer.prefetch import batches_ahead
 from training.trainer.watcher import Watcher
 
 _RETRIEVAL_BATCH = 1024
-OnRung = Callable[[int, Mapping[str, float]], None]
-"""Sees (rung from 1, losses); may raise to end the training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What weights reach on the validation days, by head; lower is better."""
+
+    losses: dict[str, float]
+    """By the primary metrics, which choose; of retrieval its own loss."""
+    pooled: dict[str, float]
+    """The same, with metrics of all rows in place of those inside lists; for comparison alone."""
+
+
+OnRung = Callable[[int, Measured], None]
+"""Sees (rung from 1, what was measured); may raise to end the training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +112,10 @@ class ModelBench:
         self,
         config: RunConfig,
         rungs: int = 1,
-        on_rung: OnRung = lambda _rung, _losses: None,
+        on_rung: OnRung = lambda _rung, _measured: None,
         on_step: Callable[[], None] = lambda: None,
-    ) -> dict[str, float]:
-        """Train a config from its own seed and give its losses; `on_rung` sees them on the way, end included.
+    ) -> Measured:
+        """Train a config from its own seed and measure it; `on_rung` sees that on the way, end included.
 
         Raises: DivergedError, and whatever on_rung and on_step raise.
         """
@@ -121,32 +133,36 @@ class ModelBench:
             prepared=self.prepared,
         )
         device = resolve_device(config.training.device)
-        found = self.losses(*moved(trained.ranker, trained.tables, device))
+        found = self.measure(*moved(trained.ranker, trained.tables, device))
         on_rung(rungs, found)
         return found
 
-    def losses(self, ranker: Ranker, tables: Tables) -> dict[str, float]:
+    def measure(self, ranker: Ranker, tables: Tables) -> Measured:
         """Measure weights on the validation days; draws no random number that training draws.
 
         Ranker and tables are on one device: training's, while a training goes on.
         """
         logits = {i: period.logits(ranker, tables) for i, period in self._periods.items()}
-        found = {}
+        losses, pooled = {}, {}
         for task in self.config.tasks:
-            if task.name not in self.heads:
-                continue
-            i = self.plan.calibrate[task.name]
-            label, weight = self._known[task.name], self._periods[i].encoded.weight
-            known = ~np.isnan(label)
-            metric = pooled_metric(task.kind.metric)
-            live, held = logits[i]
-            values = predict((held if metric.in_lists else live)[task.name], task)
-            lists = self._periods[i].lists.take(known)
-            value = metric.value(metric.check(label[known], values[known], weight[known], lists))
-            found[task.name] = 1.0 - value if metric.higher_is_better else value
+            if task.name in self.heads:
+                both = logits[self.plan.calibrate[task.name]]
+                losses[task.name] = self._loss(task, task.kind.metric, both)
+                pooled[task.name] = self._loss(task, task.kind.batch_metric, both)
         if self._has_retrieval:
-            found[RETRIEVAL] = self._retrieval_loss(ranker, tables)
-        return found
+            losses[RETRIEVAL] = pooled[RETRIEVAL] = self._retrieval_loss(ranker, tables)
+        return Measured(losses=losses, pooled=pooled)
+
+    def _loss(self, task: TaskSpec, name: str, both: tuple[Mapping[str, np.ndarray], ...]) -> float:
+        """Turn a metric of a head into a loss. Args: both: logits, live and as lists began."""
+        period, metric = self._periods[self.plan.calibrate[task.name]], pooled_metric(name)
+        label, weight = self._known[task.name], period.encoded.weight
+        known = ~np.isnan(label)
+        live, held = both
+        values = predict((held if metric.in_lists else live)[task.name], task)
+        lists = period.lists.take(known)
+        value = metric.value(metric.check(label[known], values[known], weight[known], lists))
+        return 1.0 - value if metric.higher_is_better else value
 
     @property
     def _has_retrieval(self) -> bool:
@@ -232,7 +248,7 @@ class _Rungs(Watcher):
         self.on_step()
         if moment.step in self.at:
             assert isinstance(moment.learner, Ranker)
-            self.on_rung(self.at[moment.step], self.bench.losses(moment.learner, moment.tables))
+            self.on_rung(self.at[moment.step], self.bench.measure(moment.learner, moment.tables))
             moment.learner.train()
 
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from recsys.config.tune import Choice, TuneConfig
 from recsys.errors import ConfigError
 from recsys.settings import to_toml
 from training.errors import DivergedError
-from training.tune.model.bench import ModelBench, improvements
+from training.tune.model.bench import Measured, ModelBench, improvements
 from training.tune.space import Space, space_of, suggest, with_values
 from training.tune.study import (
     Budget,
@@ -47,6 +48,8 @@ class TrialLine(_Part):
     """Objective -> relative improvement over the config as given; of a pruned trial, where it stood."""
     losses: dict[str, float]
     """Validation losses at the end; none of a pruned trial."""
+    pooled_losses: dict[str, float]
+    """The same by AUC of all rows in place of AUC inside lists; they choose nothing."""
     settings: dict[str, Choice]
     seconds: float
 
@@ -63,9 +66,13 @@ class ModelReport(_Part):
     pruner: str
     baseline: dict[str, float]
     """Validation losses of the config as given."""
+    pooled_baseline: dict[str, float]
+    """The same by AUC of all rows."""
     trials: tuple[TrialLine, ...]
     best: int | None
     """Number of the trial that is written as TOML; None: no trial beat the config as given."""
+    best_by_pooled: int | None
+    """Which trial AUC of all rows would have chosen, of those that came to an end."""
     best_losses: dict[str, float]
     importance: dict[str, dict[str, float]]
     """Objective -> setting -> share of variance."""
@@ -105,7 +112,7 @@ def tune_model(
     pruner = _pruner(tune, several=len(names) > 1)
     with open_study(storage, ["maximize"] * len(names), pruner, identity) as study:
         baseline = _baseline(study, bench)
-        evaluate = _Evaluation(bench, space, objective, baseline, budget)
+        evaluate = _Evaluation(bench, space, objective, baseline.losses, budget)
 
         def sampler(number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(n_startup_trials=tune.startup, seed=number % 2**32)
@@ -132,27 +139,29 @@ class _Evaluation:
         config = with_values(self.bench.config, suggest(trial, self.space))
         several = self.objective == PARETO
 
-        def on_rung(rung: int, losses: Mapping[str, float]) -> None:
+        def on_rung(rung: int, found: Measured) -> None:
             if several:  # nothing is pruned: a trial that is behind on one loss may lead on another
                 return
-            trial.report(self._values(losses)[0], rung)
+            trial.report(_values(self.objective, found.losses, self.baseline)[0], rung)
             if rung < self.bench.config.tune.rungs and trial.should_prune():
                 raise optuna.TrialPruned
 
         began = time.perf_counter()
         try:
-            losses = self.bench.train(config, self.bench.config.tune.rungs, on_rung, self.budget.check)
+            found = self.bench.train(config, self.bench.config.tune.rungs, on_rung, self.budget.check)
         except DivergedError as error:
             raise optuna.TrialPruned from error
-        trial.set_user_attr("losses", json.dumps(losses))
+        trial.set_user_attr("measured", json.dumps(asdict(found)))
         trial.set_user_attr("seconds", time.perf_counter() - began)
-        return self._values(losses)
+        return _values(self.objective, found.losses, self.baseline)
 
-    def _values(self, losses: Mapping[str, float]) -> list[float]:
-        gains = improvements(losses, self.baseline)
-        if self.objective == PARETO:
-            return list(gains.values())
-        return [float(np.mean(list(gains.values()))) if self.objective == MEAN else gains[self.objective]]
+
+def _values(objective: str, losses: Mapping[str, float], baseline: Mapping[str, float]) -> list[float]:
+    """Give what a search maximises of a trial's losses."""
+    gains = improvements(losses, baseline)
+    if objective == PARETO:
+        return list(gains.values())
+    return [float(np.mean(list(gains.values()))) if objective == MEAN else gains[objective]]
 
 
 def best_toml(config: RunConfig, report: ModelReport) -> str:
@@ -178,12 +187,15 @@ def _pruner(tune: TuneConfig, *, several: bool) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=tune.startup)
 
 
-def _baseline(study: optuna.Study, bench: ModelBench) -> dict[str, float]:
+def _baseline(study: optuna.Study, bench: ModelBench) -> Measured:
     """Train the config as given, once a study."""
-    if "baseline" not in study.user_attrs:
-        study.set_user_attr("baseline", json.dumps(bench.train(bench.config)))
-    known: dict[str, float] = json.loads(study.user_attrs["baseline"])
-    return known
+    if "measured_baseline" not in study.user_attrs:
+        study.set_user_attr("measured_baseline", json.dumps(asdict(bench.train(bench.config))))
+    return _measured(study.user_attrs["measured_baseline"])
+
+
+def _measured(kept: str) -> Measured:
+    return Measured(**json.loads(kept))
 
 
 def _report(
@@ -192,18 +204,23 @@ def _report(
     space: Space,
     names: tuple[str, ...],
     objective: str,
-    baseline: dict[str, float],
+    baseline: Measured,
 ) -> ModelReport:
     days, plan = bench.days, bench.plan
     lines = tuple(_line(trial, space, names) for trial in finished(study))
-    best = _best(complete(study), names)
+    best = _best({trial.number: trial.values for trial in complete(study)})
+    of_all_rows = {
+        line.number: _values(objective, line.pooled_losses, baseline.pooled)
+        for line in lines
+        if line.state == "complete"
+    }
     chosen = next((line for line in lines if line.number == best), None)
     stopped = sum(line.state == "pruned" for line in lines)
     notes = [f"{stopped} of {len(lines)} trials were stopped early"] if stopped else []
     if chosen is None:
         notes.append("no trial beat the config as given; raise --trials or --seconds")
     else:
-        worse = [name for name, value in chosen.losses.items() if value > baseline[name]]
+        worse = [name for name, value in chosen.losses.items() if value > baseline.losses[name]]
         if worse:
             notes.append(f"the best trial is worse than the config as given for {', '.join(worse)}")
         notes.append(
@@ -218,34 +235,41 @@ def _report(
         gate_days=tuple(map(str, days.dates_of(sorted(set(plan.evaluate.values()))))),
         objective=objective,
         pruner="none" if len(names) > 1 else bench.config.tune.pruner,
-        baseline=baseline,
+        baseline=baseline.losses,
+        pooled_baseline=baseline.pooled,
         trials=lines,
         best=best,
-        best_losses=chosen.losses if chosen else baseline,
+        best_by_pooled=_best(of_all_rows),
+        best_losses=chosen.losses if chosen else baseline.losses,
         importance={name: importances(study, i) for i, name in enumerate(names)},
         notes=tuple(notes),
     )
 
 
-def _best(trials: list[FrozenTrial], names: tuple[str, ...]) -> int | None:
-    """Name the trial to write: of several objectives, the nearest to the ideal that loses nowhere."""
-    safe = [t for t in trials if all(value >= 0 for value in t.values) and any(t.values)]
+def _best(trials: Mapping[int, Sequence[float]]) -> int | None:
+    """Name the trial to write: of several objectives, the nearest to the ideal that loses nowhere.
+
+    Args: trials: number -> what the search maximises.
+    """
+    safe = [number for number, values in trials.items() if all(v >= 0 for v in values) and any(values)]
     if not safe:
         return None
-    if len(names) == 1:
-        return max(safe, key=lambda trial: float(trial.values[0])).number
-    return safe[nearest_to_ideal([trial.values for trial in safe])].number
+    if len(trials[safe[0]]) == 1:
+        return max(safe, key=lambda number: trials[number][0])
+    return safe[nearest_to_ideal([trials[number] for number in safe])]
 
 
 def _line(trial: FrozenTrial, space: Space, names: tuple[str, ...]) -> TrialLine:
     done = trial.state == TrialState.COMPLETE
     reached = [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else []
     values = trial.values if done else reached
+    found = _measured(trial.user_attrs["measured"]) if done else Measured(losses={}, pooled={})
     return TrialLine(
         number=trial.number,
         state="complete" if done else "pruned",
         values=dict(zip(names, values, strict=False)),
-        losses=json.loads(trial.user_attrs["losses"]) if done else {},
+        losses=found.losses,
+        pooled_losses=found.pooled,
         settings=suggest(optuna.trial.FixedTrial(trial.params), space),
         seconds=float(trial.user_attrs.get("seconds", 0.0)),
     )

@@ -93,8 +93,10 @@ def test_without_requests_models_and_searches_have_the_state_held_inside_lists(a
     (measure,) = [m for m in alone.validation_measures() if m.head == "click"]
     expected = list_auc(measure.label, known.list_prediction, measure.lists, measure.weight)
     assert measure.value({"list click": known.list_prediction}) == pytest.approx(expected)
-    losses = ModelBench(alone.runs.days, alone.config).losses(trained.ranker, trained.tables)
-    assert losses["click"] == pytest.approx(1 - expected)
+    measured = ModelBench(alone.runs.days, alone.config).measure(trained.ranker, trained.tables)
+    assert measured.losses["click"] == pytest.approx(1 - expected)
+    live = auc(measure.label, known.prediction, measure.weight)
+    assert measured.pooled["click"] == pytest.approx(1 - live), "of all rows, by their live state"
 
 
 def test_calibration_keeps_the_order(night, runs):

@@ -65,7 +65,7 @@ def test_learning_from_prepared_days_changes_nothing(shop_chain, config):
 def test_measuring_on_the_way_changes_nothing(bench, given):
     config = with_values(given, {"model.dropout": 0.2})
     seen = []
-    watched = bench.train(config, 3, lambda rung, losses: seen.append((rung, losses)))
+    watched = bench.train(config, 3, lambda rung, found: seen.append((rung, found)))
     assert watched == bench.train(config)
     assert [rung for rung, _ in seen] == [1, 2, 3]
     assert seen[-1][1] == watched
@@ -92,6 +92,20 @@ def test_every_head_and_retrieval_are_measured(bench, report):
     assert improvements({"click": 0.2}, {"click": 0.4}) == {"click": 0.5}
 
 
+def test_what_pooled_metrics_would_have_chosen_is_told(report):
+    for line in report.trials:
+        assert line.pooled_losses.keys() == line.losses.keys()
+        same = {name for name, loss in line.losses.items() if line.pooled_losses[name] == loss}
+        assert same == (set() if line.state == "pruned" else {"rating", RETRIEVAL})
+    gains = {
+        line.number: np.mean(list(improvements(line.pooled_losses, report.pooled_baseline).values()))
+        for line in report.trials
+        if line.state == "complete"
+    }
+    best = max(gains, key=gains.get)
+    assert report.best_by_pooled == (best if gains[best] > 0 else None)
+
+
 def test_the_best_file_repeats_the_best_run(report, given, shop_chain, tmp_path):
     files = {f.name: f for f in write_model(report, best_toml(given, report), tmp_path)}
     again = parse_config(tomllib.loads(files["best.toml"].read_text()), "best.toml")
@@ -100,7 +114,7 @@ def test_the_best_file_repeats_the_best_run(report, given, shop_chain, tmp_path)
     days = tuple(map(date.fromisoformat, report.validation_days))
     chosen = given.chosen.model_copy(update={"model_days": days})
     assert again == with_values(given, line.settings).model_copy(update={"chosen": chosen})
-    assert ModelBench(shop_chain, again).train(again) == report.best_losses == line.losses
+    assert ModelBench(shop_chain, again).train(again).losses == report.best_losses == line.losses
     assert np.mean(list(improvements(line.losses, report.baseline).values())) == line.values["mean"]
     page = files["report.html"].read_text()
     assert "Importance for mean" in page
@@ -273,7 +287,7 @@ def test_what_trails_is_stopped(shop_chain, make_config, tmp_path):
         bench.train(
             with_values(config, {"training.learning_rate": rate}),
             2,
-            lambda rung, losses, rate=rate: halfway.setdefault(rate, losses["rating"]),
+            lambda rung, found, rate=rate: halfway.setdefault(rate, found.losses["rating"]),
         )
     found = tune_model(bench, "rating", tmp_path / "s.db", Budget.of(9, None))
     stopped = [t for t in found.trials if t.state == "pruned"]
