@@ -24,6 +24,9 @@ def bench_nightly_command(
     kills: Annotated[int, typer.Option(min=1, help="crash: how many times a night is killed, in all.")] = 50,
     honest: Annotated[int, typer.Option(min=1, help="gate: nights of equal models.")] = 200,
     margin: Annotated[int, typer.Option(min=1, help="gate: nights of models at the margin.")] = 2_000,
+    primary: Annotated[
+        str, typer.Option(help="gate: the metric that compares binary heads; auc: AUC of all rows.")
+    ] = "list_auc",
     rows: Annotated[
         str, typer.Option(metavar="N,...", help="scale: impressions of each log, such as 1M,5M,20M.")
     ] = "1M",
@@ -59,7 +62,7 @@ def bench_nightly_command(
     """
     measures = {
         "crash": partial(_crash, kills, seed),
-        "gate": partial(_gate, honest, margin, seed),
+        "gate": partial(_gate, honest, margin, seed, primary),
         "scale": partial(_scale, rows, days, learned_days, seed, before),
         "rollback": partial(_rollback, seed),
         "long": partial(_long, nights, users, seed, page, svg),
@@ -74,10 +77,10 @@ def _crash(kills: int, seed: int) -> dict[str, Any]:
     return measure_crash(small_config(), kills, seed).to_json()
 
 
-def _gate(honest: int, margin: int, seed: int) -> dict[str, Any]:
+def _gate(honest: int, margin: int, seed: int, primary: str) -> dict[str, Any]:
     from benchmarks.nightly.gate import measure_gate
 
-    return measure_gate(honest, margin, seed).to_json()
+    return measure_gate(honest, margin, seed, primary).to_json()
 
 
 def _scale(rows: str, days: int, learned_days: int, seed: int, before: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The facts are drawn (`drawn_nights`, `plants`); the rules, all of them, are the 
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from statistics import fmean
@@ -18,6 +18,8 @@ from benchmarks.nightly.drawn_nights import DAY, SERVED, BenchShop, Night
 from benchmarks.nightly.plants import PLANTS
 from recsys.config import GateConfig, default_config
 from recsys.cpus import num_cpus
+from recsys.head_kinds import HEAD_KINDS
+from recsys.metrics.table import pooled_metric
 from recsys.records import Check, PowerAt, Verdict
 from training.gate import (
     GateRows,
@@ -31,6 +33,7 @@ from training.gate.heads import compare_heads
 from training.threads import use_threads
 
 HONEST = "honest"
+LIST_AUC = HEAD_KINDS["binary"].metric
 PLANTED_NIGHTS = 5
 """Nights of each planted harm."""
 SHOWN = 5
@@ -72,15 +75,19 @@ class _Outcome:
     stated_rate: float
 
 
-def measure_gate(honest: int, margin: int, seed: int) -> GateBench:
+def measure_gate(honest: int, margin: int, seed: int, primary: str = LIST_AUC) -> GateBench:
     """Run nights of every kind through the gate's rules, in as many processes as there are cores.
 
-    Args: honest, margin: how many nights of each; seed: of the shop and of all draws.
+    Args: honest, margin: how many nights of each; seed: of the shop and of all draws; primary: the metric
+        that compares binary heads in place of the product's. The margin's nights lose exactly the margin of
+        AUC inside lists.
+    Raises: ConfigError when the metric is not pooled over rows.
     """
+    pooled_metric(primary)
     nights = [(HONEST, number, seed) for number in range(honest)]
     nights += [(name, number, seed) for name in PLANTS for number in range(PLANTED_NIGHTS)]
     spawned = get_context("spawn")
-    with ProcessPoolExecutor(num_cpus(), spawned, use_threads, (1,)) as pool:
+    with ProcessPoolExecutor(num_cpus(), spawned, _start, (primary,)) as pool:
         outcomes = list(pool.map(_run, nights, chunksize=4))
         passed = list(pool.map(_pass_at_the_margin, [(seed, n) for n in range(margin)], chunksize=50))
     confusion: dict[str, Counter[str]] = {}
@@ -99,6 +106,12 @@ def measure_gate(honest: int, margin: int, seed: int) -> GateBench:
         confusion={name: dict(counts) for name, counts in confusion.items()},
         held_by={name: [check for check, _ in by.most_common(SHOWN)] for name, by in held_by.items()},
     )
+
+
+def _start(primary: str) -> None:
+    """Prepare a process of the pool."""
+    use_threads(1)
+    HEAD_KINDS["binary"] = replace(HEAD_KINDS["binary"], metric=primary)
 
 
 @lru_cache(maxsize=1)
