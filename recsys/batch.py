@@ -160,6 +160,8 @@ class Batch:
     """Feature with a list of ids -> positions in its vocabulary's rows."""
     negatives: Negatives | None = None
     """Present in training when retrieval is trained."""
+    thinned_B: Tensor | None = None
+    """Added to the logits of heads without a parent where negatives were drawn (`training.data.thinned`)."""
     pairs: dict[str, ListPairs] = field(default_factory=dict)
     """Task whose order inside lists is trained -> its pairs."""
     num_held: int = 0

@@ -203,15 +203,15 @@ class Ranker(nn.Module):
         """Return logits per task, and both sides for the retrieval loss, as training wants them.
 
         Of several members each learns alone: logits are [M · B], one member's rows behind the other's. The
-        position bias is included; a debiased task has the logits of being observed too, under
-        `HeadSpec.observation`: a logistic regression on all that is known of the impression, apart from the
-        position, and of no gradient to what it reads.
+        position bias is included, and what the draw of negatives adds. A debiased task has the logits of
+        being observed too, under `HeadSpec.observation`: a logistic regression on all that is known of the
+        impression, apart from the position, and of no gradient to what it reads.
         """
         user = self.user_side(batch, rows)
         item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
         context = self.context(self.looked_up(batch, rows, "context"), batch.context_numbers_BF)
         x_BI = self.trunk_input(user, item, context, batch.cross_numbers_BF)
-        members = self._members(x_BI, self._position_bias(batch.position_B))
+        members = self._members(x_BI, self._bias(batch))
         logits = {t.name: torch.cat([m[t.name] for m in members]) for t in self.specs}
         for task in self.specs:
             if task.debias:
@@ -293,9 +293,16 @@ class Ranker(nn.Module):
     def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
         return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)
 
-    def _position_bias(self, position_B: Tensor) -> dict[str, Tensor]:
-        weight_BK = self.position(position_B.clamp(max=MAX_POSITION) if self.use_position else position_B * 0)
-        return {t.name: weight_BK[:, k] for k, t in enumerate(self.specs)}
+    def _bias(self, batch: Batch) -> dict[str, Tensor]:
+        """Give what is added to each task's own logit [B] in training alone."""
+        at_B = batch.position_B.clamp(max=MAX_POSITION) if self.use_position else batch.position_B * 0
+        weight_BK = self.position(at_B)
+        bias = {t.name: weight_BK[:, k] for k, t in enumerate(self.specs)}
+        if batch.thinned_B is None:
+            return bias
+        # A child's own logit is of rows that its parent's label chose, and all of these are kept.
+        drawn = [t.name for t in self.specs if t.parent is None and t.kind.probability]
+        return bias | {name: bias[name] + batch.thinned_B for name in drawn}
 
     def _user_id_dim(self) -> int:
         tables = self.inputs.user_tables

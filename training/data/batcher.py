@@ -139,6 +139,7 @@ class Batcher:
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: self._observed(encoded, t, shown, again) for t in self.settings.tasks},
             negatives=self._negatives(encoded, whole, own, drawn, negative, index, popularity),
+            thinned_B=None if encoded.thinned is None else torch.from_numpy(encoded.thinned[rows]),
             pairs=pairs,
             num_held=again.size,
         )

@@ -23,6 +23,7 @@ from training.crosses import CrossTable, encode_crosses
 from training.data.array_files import ArrayWriter
 from training.data.encoded_rows import encode_examples, label_array, with_unknown
 from training.data.list_rows import ListRows, RowState
+from training.data.thinned import log_thinned
 from training.past_rows import DayPast
 
 EVENTS = ("items", "kinds", "at", "void")
@@ -83,12 +84,15 @@ class DayWriter:
             )
             self._append_crosses(crosses, users.height)
             shares = self.days.label_shares(self.i, part, piece_rows, self.folder / f"labels-{part}")
-            listed = self._lists(part)
+            listed, thinned, done = self._lists(part), log_thinned(self.snapshot, part), 0
             for examples in self.snapshot.slices("examples", part, piece_rows):
                 at = places.of(examples)
                 made = encode_examples(
                     self.encoder, examples, users["user_id"], self.items["item_id"], self.past
                 )
+                if thinned is not None:
+                    made["thinned"] = thinned[done : done + examples.height]
+                done += examples.height
                 self._place_rows(made | listed(examples, made), users.height, at, places.num_rows)
                 shares.add_impressions(examples, pl.Series(at))
             self._place_labels(shares, hidden, places.num_rows)
@@ -110,6 +114,7 @@ class DayWriter:
                 "bags": {"user": len(nobody.bags), "item": len(items.bags)},
                 "cross_codes": [cross.num_codes for cross in crosses],
                 "lists": self.lists is not None,
+                "thinned": self.arrays.num_rows("thinned") > 0,
             }
         )
 
@@ -176,6 +181,7 @@ class DayWriter:
             "shown_at": made["shown_at"],
             "position": made["position"].astype(np.int32),
             "weight": made["weight"],
+            **({"thinned": made["thinned"]} if "thinned" in made else {}),
             **self._state_arrays(*(made[name] for name in ("contexts", "state_at", "start", "stop", "past"))),
             **lists,
         }

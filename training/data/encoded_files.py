@@ -72,6 +72,7 @@ class EncodedFiles:
             events=self._events,
             labels=dict(zip(self._arrays.said["tasks"], labels, strict=True)),
             weight=self._arrays.read("weight", bounds),
+            thinned=self._arrays.read("thinned", bounds) if self._arrays.said["thinned"] else None,
             lists=self._arrays.read("lists", bounds) if listed else None,
             held=RowState(**self._state("held_", bounds)) if listed else None,
             **rows,

@@ -17,6 +17,7 @@ from recsys.snapshot import STATE_AT, DaySnapshot, state_at
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 from training.data.list_rows import ListRows, RowState
+from training.data.thinned import log_thinned
 from training.past_rows import DayPast
 
 
@@ -48,6 +49,9 @@ class EncodedRows:
     """Task -> float32 [N]; NaN = not known."""
     weight: np.ndarray
     """1 / sampling rate: how many impressions of the real stream each row stands for."""
+    thinned: np.ndarray | None = None
+    """What a head's logit has on the rows that are kept, beyond that of the stream, float32 [N]
+    (`training.data.thinned`); None: no negative was drawn."""
     lists: np.ndarray | None = None
     """Of each row's list a number, where order inside lists is trained."""
     held: RowState | None = None
@@ -92,6 +96,7 @@ class EncodedRows:
             position=self.position[rows],
             labels={task: label[rows] for task, label in self.labels.items()},
             weight=self.weight[rows],
+            thinned=None if self.thinned is None else self.thinned[rows],
             lists=None if self.lists is None else self.lists[rows],
             held=None if self.held is None else self.held.take(rows),
         )
@@ -128,6 +133,7 @@ def encode_rows(
         crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
         events=encoder.events(snapshot.table("events", part)),
         labels=_labels_of(examples, labels, tasks),
+        thinned=log_thinned(snapshot, part),
         **own,
     )
 

@@ -94,6 +94,24 @@ def test_position_moves_logits_in_training_only(made):
     torch.testing.assert_close(served["click"], ranker(unknown, rows)[0]["click"])
 
 
+def test_the_draw_of_negatives_moves_heads_without_a_parent_in_training_alone(made):
+    ranker, tables, batcher, encoded = made
+    ranker.eval()
+    added = np.linspace(-2, 2, encoded.size, dtype=np.float32)
+    plain, drawn = (_batch(batcher, replace(encoded, thinned=of)) for of in (None, added))
+    rows = tables.lookup(plain.rows)
+    (before, *_), (after, user, item) = (ranker(batch, rows) for batch in (plain, drawn))
+    thinned_B = torch.from_numpy(added[: plain.size])
+    assert plain.thinned_B is None
+    torch.testing.assert_close(after["click"], before["click"] + thinned_B)
+    torch.testing.assert_close(after["rating"], before["rating"])
+    given = [logits["purchase"].sigmoid() / logits["click"].sigmoid() for logits in (before, after)]
+    torch.testing.assert_close(*given)  # of what was clicked all is kept
+    context = ranker.context(ranker.looked_up(drawn, rows, "context"), drawn.context_numbers_BF)
+    served = ranker.logits(user, item, context, drawn.cross_numbers_BF)
+    torch.testing.assert_close(served["click"], before["click"] - ranker._bias(plain)["click"])
+
+
 def test_position_bias_can_be_off(shop_chain, make_config, trained):
     ranker, tables, batcher, encoded = _make(
         shop_chain, make_config(model={"position_bias": False}), trained.state
@@ -279,7 +297,7 @@ def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_confi
     for task in ranker.specs:
         each = logits[task.name].view(3, batch.size)
         assert not torch.equal(each[0], each[1]), "members start apart"
-        bias = ranker._position_bias(batch.position_B)[task.name]
+        bias = ranker._bias(batch)[task.name]
         if task.parent is None:
             torch.testing.assert_close(served[task.name], each.mean(dim=0) - bias)
     losses = task_losses(logits, batch, ranker.specs)
