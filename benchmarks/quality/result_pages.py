@@ -5,10 +5,11 @@ A table stands between markers:
     <!-- table: rows -->
     <!-- end of table -->
 
-A set's page can have `rows` and `differences`, the page of all sets has `summary`. The JSON of `recsys bench
-train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in `results/serving`,
-that of `recsys bench inside` in `results/inside`, that of `recsys bench lists` in `results/lists`; their
-pages have the tables that they print.
+A set's page can have `rows` and `differences`, the page of all sets has `summary`. A set that was measured on
+more logs has their JSON in `results/SET`, and its page can have `logs` and `log_differences`. The JSON of
+`recsys bench train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in
+`results/serving`, that of `recsys bench inside` in `results/inside`, that of `recsys bench lists` in
+`results/lists`; their pages have the tables that they print.
 """
 
 import json
@@ -24,6 +25,7 @@ from benchmarks.nights import nights_tables
 from benchmarks.offpolicy import run as offpolicy_tables
 from benchmarks.quality.inside_lists import run_diagnosis
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
+from benchmarks.quality.several_logs import log_differences_grid, logs_grid
 from benchmarks.speed.serve import serve_tables
 from benchmarks.speed.training import training_tables
 from recsys.errors import ConfigError
@@ -58,6 +60,11 @@ def fill_pages(docs: Path) -> dict[Path, str]:
         if not page.exists():
             raise ConfigError(f"{page} is missing; write the page of {name}, with markers for its tables")
         pages[page] = {"rows": partial(rows_grid, tree), "differences": partial(differences_grid, tree)}
+        if logs := [json.loads(path.read_text()) for path in sorted((folder / name).glob("*.json"))]:
+            pages[page] |= {
+                "logs": partial(logs_grid, logs),
+                "log_differences": partial(log_differences_grid, logs),
+            }
     for name, grids_of in BENCH_PAGES.items():
         if (path := folder / f"{name}.json").exists():
             tree = json.loads(path.read_text())

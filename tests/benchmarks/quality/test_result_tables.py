@@ -1,4 +1,7 @@
+import numpy as np
+
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
+from benchmarks.quality.several_logs import log_differences_grid, logs_grid
 
 
 def test_rows_name_the_chosen_one_and_published_ones_follow(toy_tree):
@@ -36,6 +39,28 @@ def test_differences_have_a_line_per_pair_and_their_verdict(toy_tree):
     ]
     none = toy_tree()["differences"][0] | {"low": None, "high": None, "verdict": "no evidence"}
     assert differences_grid(toy_tree(differences=[none]))[1][1] == "+0.0500 no evidence"
+
+
+def of_log(model, oracle):
+    heads = [
+        {"r": {"rmse": 1.0}, "c": {"list_auc": v, "true_list_auc": v + 0.01, "auc": 0.7}}
+        for v in (model, oracle)
+    ]
+    return {"by_row": dict(zip(("mmoe", "oracle"), heads, strict=True))}
+
+
+def test_several_logs_have_their_mean_and_intervals_over_logs():
+    trees = [of_log(0.62, 0.60), of_log(0.63, 0.64), of_log(0.64, 0.61)]
+    assert logs_grid(trees) == [
+        ["row", "c list_auc", "c true_list_auc"],
+        ["mmoe", "0.6300 (.620, .630, .640)", "0.6400 (.630, .640, .650)"],
+        ["oracle", "0.6167 (.600, .640, .610)", "0.6267 (.610, .650, .620)"],
+    ]
+    (titles, line) = log_differences_grid(trees)
+    assert titles[1:] == ["c list_auc", "c true_list_auc"]
+    half = 4.303 * np.std([0.02, -0.01, 0.03], ddof=1) / 3**0.5
+    expected = f"+0.0133 ({0.04 / 3 - half:+.4f} to {0.04 / 3 + half:+.4f}), above on 2 of 3"
+    assert line == ["mmoe - oracle", expected, expected]
 
 
 def test_the_summary_holds_the_chosen_row_against_the_best_baseline_of_that_figure(toy_tree):
