@@ -28,7 +28,7 @@ def logs_grid(trees: Sequence[Tree]) -> Grid:
 
 
 def log_differences_grid(trees: Sequence[Tree]) -> Grid:
-    """Lay out the first row less every other: mean, Student's 95 % over logs, on how many logs it is above."""
+    """Lay out the first row less every other: mean, Student's 95 % over logs, and how often it is above."""
     keys, (first, *others) = _keys(trees), trees[0]["by_row"]
     lines = [["row - other row", *(f"{head} {metric}" for head, metric in keys)]]
     for name in others:
