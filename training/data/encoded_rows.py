@@ -133,7 +133,6 @@ def encode_rows(
         crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
         events=encoder.events(snapshot.table("events", part)),
         labels=_labels_of(examples, labels, tasks),
-        thinned=log_thinned(snapshot, part),
         **own,
     )
 
@@ -176,7 +175,8 @@ def encode_day(
     Args: past_every: periods that share a table of items' neighbours (`training.past_rows`).
     """
     past = DayPast.of(encoder, days, i, past_every)
-    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists, past)
+    rows = encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists, past)
+    return replace(rows, thinned=log_thinned(days[i], part))
 
 
 def with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
