@@ -30,6 +30,8 @@ from training.tune.study import (
 )
 
 MEAN, PARETO = "mean", "pareto"
+_KEPT = 2
+"""The form of what a study keeps of a trial: one of another form is another search."""
 _NOT_TRAINED = {"serving", "store", "policy", "gate", "fusion", "validation", "execution", "chosen"}
 """Sections that no trial depends on: a search goes on when they change."""
 Progress = Callable[[int, int], None]
@@ -108,6 +110,7 @@ def tune_model(
         "space": {key: d.model_dump(mode="json") for key, d in space.items()},
         "days": bench.days[-1].path.name,
         "objective": objective,
+        "kept": _KEPT,
     }
     pruner = _pruner(tune, several=len(names) > 1)
     with open_study(storage, ["maximize"] * len(names), pruner, identity) as study:
