@@ -104,6 +104,14 @@ def model_scorer(model: PairModel, head: str) -> Scorer:
     return score
 
 
+def kept_scorer(score: Scorer, lists: Lists) -> Scorer:
+    """Score all lists' users once; a user may have lists of several heads."""
+    users = np.unique(np.concatenate([of.users for parts in lists.values() for of in parts]))
+    blocks = (users[start : start + USERS_AT_ONCE] for start in range(0, users.size, USERS_AT_ONCE))
+    scores = np.concatenate([score(block).astype(np.float32) for block in blocks])
+    return lambda asked: scores[np.searchsorted(users, asked)]
+
+
 def split_per_user(pairs: Pairs, shares: tuple[float, float], seed: int = 0) -> tuple[Pairs, Pairs, Pairs]:
     """Part every user's pairs at random, one draw a seed: to train on, to choose on and to test.
 

@@ -28,6 +28,7 @@ def build_ease(
     difference: Any = None,
     factors: Any = None,
     most: int = MOST_NEIGHBOURS,
+    positive: bool = False,
     precision: Precision = "float32",
 ) -> ItemItem:
     """Fit, and keep each item's strongest weights.
@@ -35,7 +36,7 @@ def build_ease(
     Args: gram: sparse [I, I], such as `count_pairs` gives; difference: sparse [I, I], `gram` less the
     products of inputs with what they are to predict, where that is not the inputs, see `next_item`;
     factors: sparse [I, A], whose products among each other count as so many more users' items;
-    most: neighbours that are kept of an item.
+    most: neighbours that are kept of an item; positive: keep no weight below 0, see `_kept`.
     Raises: ConfigError when the catalogue is too large, or the penalty does not make G + λ invertible.
     """
     if gram.shape[0] > MOST_ITEMS:
@@ -44,7 +45,7 @@ def build_ease(
         )
     inverse = _inverse(gram, penalty, factors, precision)
     blocks = _directed(inverse, difference) if difference is not None else _plain(inverse)
-    parts = [cut_dense(block, most) for block in blocks]
+    parts = [_kept(block, most, positive) for block in blocks]
     if not parts:
         return ItemItem(neighbours=np.zeros((0, 0), np.int32), weights=np.zeros((0, 0), np.float32))
     return ItemItem(
@@ -53,11 +54,13 @@ def build_ease(
     )
 
 
-def build_ease_of_users(matrix: Any, penalty: float, *, most: int = MOST_NEIGHBOURS) -> ItemItem:
+def build_ease_of_users(
+    matrix: Any, penalty: float, *, most: int = MOST_NEIGHBOURS, positive: bool = False
+) -> ItemItem:
     """Fit the same as `build_ease` of plain pair counts by a system of the users, who may be far fewer.
 
     P = (1 - Xᵀ M X) / λ with M = (X Xᵀ + λ)⁻¹: so one dense matrix [U, U], in float64, and a block of B.
-    Args: matrix: sparse [U, I], 1 where a user has an item.
+    Args: matrix: sparse [U, I], 1 where a user has an item; most, positive: as there.
     Raises: ConfigError when the penalty does not make X Xᵀ + λ invertible.
     """
     users = _inverse(matrix @ matrix.T, penalty, None, "float64")
@@ -72,11 +75,20 @@ def build_ease_of_users(matrix: Any, penalty: float, *, most: int = MOST_NEIGHBO
     for start, block in _times(by_item, users):
         weights = (by_item @ block.T).T * scale
         np.fill_diagonal(weights[:, start:], 0.0)
-        parts.append(cut_dense(weights, most))
+        parts.append(_kept(weights, most, positive))
     return ItemItem(
         neighbours=np.concatenate([part[0] for part in parts]),
         weights=np.concatenate([part[1] for part in parts]),
     )
+
+
+def _kept(block: np.ndarray, most: int, positive: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a block of weights [B, I].
+
+    A weight that is cut counts as 0, which is more than any weight below 0 that stays. Where most of those
+    are cut, as in a large catalogue, the few that stay push their items behind items that are no better.
+    """
+    return cut_dense(np.maximum(block, 0) if positive else block, most)
 
 
 def _times(by_item: Any, users: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -67,7 +67,7 @@ def _by_items(matrix: np.ndarray, penalty: float) -> np.ndarray:
 BASELINES: Mapping[str, Mapping[str, MatrixScorer]] = {
     "popularity": {"": popularity},
     "item_knn": {"": item_knn},
-    "ease": {f"penalty {penalty:g}": ease(penalty) for penalty in (100.0, 300.0, 1000.0)},
+    "ease": {f"penalty {penalty:g}": ease(penalty) for penalty in (30.0, 100.0, 300.0, 1000.0)},
 }
 """Baseline -> setting -> scorer; the setting is chosen on validation."""
 

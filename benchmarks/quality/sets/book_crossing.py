@@ -6,7 +6,7 @@ a row with weights by inverse propensity is evaluated on chosen ratings, which c
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from benchmarks.quality.baselines.item_rankers import ranker_rows
 from benchmarks.quality.baselines.tuned_trees import tuned_trees
 from benchmarks.quality.catalogue_lists import (
     Lists,
+    Scorer,
+    kept_scorer,
     list_measures,
     list_outputs,
     mean_ndcg,
@@ -25,7 +27,7 @@ from benchmarks.quality.catalogue_lists import (
     split_with_lists,
 )
 from benchmarks.quality.models.fitting import Budget
-from benchmarks.quality.models.item_tables import table_rows
+from benchmarks.quality.models.item_tables import NAME, TOGETHER, TableRows
 from benchmarks.quality.models.negatives import negatives_of
 from benchmarks.quality.models.pair_data import Pairs, Sides, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting, train_pairs
@@ -51,8 +53,9 @@ START_SCALE, START_PENALTY = 40.0, 5.0
 """Of the spectral start's products; of the biases that ratings start from."""
 NEGATIVES = 1
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
-TEST_USERS, VALIDATION_USERS, EPOCH_USERS = 300, 100, 30
-"""At most so many users' lists, drawn once for all rows; the last for the choice of the epoch."""
+TEST_USERS, VALIDATION_USERS, EPOCH_USERS = 2_946, 1_000, 30
+"""At most so many users' lists, drawn once for all rows; the last for the choice of the epoch.
+All users are tested."""
 ALONE, DEBIASED = "rating_alone", "mmoe_ips"
 BIAS_PENALTIES = (1.0, 5.0, 10.0, 20.0)
 TREE_PENALTY = 5.0
@@ -67,6 +70,8 @@ def open_book_crossing(folder: Path, scratch: Path) -> QualitySet:
     shares, users = (TEST_SHARE, VALIDATION_SHARE), (TEST_USERS, VALIDATION_USERS)
     split, lists = split_with_lists(*read_bookcrossing(folder), shares, (INTERACTION.name,), users)
     known, test = (rated(part).measures({"rating": "rmse"}) for part in (split.validation, split.test))
+    # Kept for the row of all parts.
+    trained, tables = cache(partial(train_row, split, lists, SHAPE.name)), TableRows(split, lists)
     return QualitySet(
         name="book-crossing",
         protocol="our split (none is published): per user 70 / 10 / 20 % of the books, rated or not; ratings "
@@ -74,9 +79,11 @@ def open_book_crossing(folder: Path, scratch: Path) -> QualitySet:
         interval="95 %, bootstrap of users, all seeds on each draw; differences draw seeds too",
         budget=f"one setting for all our rows, by hand on validation; {BUDGET.epochs} epochs, the best kept",
         rows={
-            **{name: Row(partial(train_row, split, lists, name)) for name in (*TRUNKS, DEBIASED)},
-            **table_rows(split, lists),
-            ALONE: Row(partial(train_row, split, lists, ALONE), ours=False),
+            **{name: Row(partial(_alone, split, lists, name)) for name in (*TRUNKS, DEBIASED)},
+            SHAPE.name: Row(lambda seed: trained(seed)[0]),
+            NAME: tables.alone(),
+            TOGETHER: Row(lambda seed: tables.beside(*trained(seed))),
+            ALONE: Row(partial(_alone, split, lists, ALONE), ours=False),
             "mean": baseline(partial(mean_rating, split)),
             "bias_model": baseline(partial(bias_model, split)),
             "lightgbm": baseline(partial(trees, split)),
@@ -99,10 +106,15 @@ def rated(pairs: Pairs) -> Pairs:
     return pairs.take(~np.isnan(pairs.labels["rating"]))
 
 
-def train_row(split: Split, lists: Lists, name: str, seed: int) -> Run:
+def _alone(split: Split, lists: Lists, name: str, seed: int) -> Run:
+    return train_row(split, lists, name, seed)[0]
+
+
+def train_row(split: Split, lists: Lists, name: str, seed: int) -> tuple[Run, Scorer]:
     """Train one of our rows; the epoch has the least rating RMSE less NDCG (of some lists) on validation.
 
     The rating alone sees the same batches, as many steps of as many ratings, without the other label.
+    Returns: the run, and what its lists go by.
     """
     known, test = lists[INTERACTION.name]
     stars, few = rated(split.validation), known.some(EPOCH_USERS)
@@ -118,11 +130,12 @@ def train_row(split: Split, lists: Lists, name: str, seed: int) -> Run:
     begin = partial(start, split)
     model, _ = train_pairs(split.sides, split.train, shape, setting, seed, loss, drawn, begin)
     outputs = [{"rating": model.predict(part)["rating"]} for part in (stars, rated(split.test))]
+    score = model_scorer(model, INTERACTION.name)
     if name != ALONE:
-        score = model_scorer(model, INTERACTION.name)
+        score = kept_scorer(score, lists)
         for found, of in zip(outputs, (known, test), strict=True):
             found |= list_outputs(INTERACTION.name, score, of)
-    return Run(validation=outputs[0], test=outputs[1])
+    return Run(validation=outputs[0], test=outputs[1]), score
 
 
 def start(split: Split, model: PairModel) -> None:

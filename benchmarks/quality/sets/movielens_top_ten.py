@@ -9,7 +9,7 @@ Shapes: U users, I items.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from benchmarks.quality.catalogue_lists import (
 from benchmarks.quality.models.bags import BagSetting
 from benchmarks.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from benchmarks.quality.models.fitting import Budget
-from benchmarks.quality.models.item_tables import NAME, choose_tables, table_scorer
+from benchmarks.quality.models.item_tables import NAME, TOGETHER, Together, choose_table, table_scorer
 from benchmarks.quality.models.pair_data import Pairs, Sides, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting
 from benchmarks.quality.quality_set import QualitySet, Row, Run
 from benchmarks.quality.readers.timed_reader import TimedRatings, read_timed
 from benchmarks.quality.sets.movielens_ranking import (
+    SHAPE,
     SOFTMAX_ONLY,
     candidate_pairs,
     ranking_setting,
@@ -65,6 +66,8 @@ def open_top_ten(folder: Path, scratch: Path) -> QualitySet:
     del scratch
     data = read_timed(folder)
     split = cache(partial(split_of, data))
+    # Kept for the row of all parts.
+    trained, tables = cache(partial(trunk_scores, split, SHAPE.name)), cache(partial(table_scores, split))
     lists = [replace(m, repeats="runs") for m in list_measures(["interaction"])]
     return QualitySet(
         name="ml-100k-top10",
@@ -74,7 +77,11 @@ def open_top_ten(folder: Path, scratch: Path) -> QualitySet:
         budget=f"one setting, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows={
             **{name: Row(partial(train_trunk, split, name)) for name in TRUNKS},
-            NAME: Row(partial(rank_by_table, split)),
+            SHAPE.name: Row(lambda seed: run_of(split(seed), trained(seed))),
+            NAME: Row(lambda seed: run_of(split(seed), tables(seed))),
+            TOGETHER: Row(
+                lambda seed: run_of(split(seed), together(split(seed), tables(seed), trained(seed)))
+            ),
             SOFTMAX_ONLY: Row(partial(score_softmax, split), ours=False),
             **{name: Row(partial(rank, split, name), ours=False) for name in BASELINES},
         },
@@ -89,6 +96,15 @@ SplitOf = Callable[[int], Split]
 """Seed -> its split."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Scores [U, I]: of what was trained without validation, which chooses, and of what is tested."""
+
+    known: np.ndarray
+    final: np.ndarray
+    note: str = ""
+
+
 def split_of(data: TimedRatings, seed: int) -> Split:
     """Draw a seed's split."""
     train, validation, test = split_per_user(data.pairs, SHARES, seed)
@@ -101,12 +117,17 @@ def setting() -> PairSetting:
 
 
 def train_trunk(splits: SplitOf, trunk: str, seed: int) -> Run:
+    """Order what the softmax retrieves by a trunk's head."""
+    return run_of(splits(seed), trunk_scores(splits, trunk, seed))
+
+
+def trunk_scores(splits: SplitOf, trunk: str, seed: int) -> Scored:
     """Choose the epoch on validation; train again, for as many, on all but the test."""
     split = splits(seed)
     known = _known_lists(split)
     chosen, epoch = _train(split.sides, split.train, trunk, seed, known)
     final, _ = _train(split.sides, split.before, trunk, seed, None, epoch)
-    return _run(split, chosen, final, f"{epoch} epochs")
+    return Scored(known=chosen, final=final, note=f"{epoch} epochs")
 
 
 def _train(
@@ -146,7 +167,7 @@ def score_softmax(splits: SplitOf, seed: int) -> Run:
         softmax_scores(softmax_start(rows, split.sides.shape, DIM, SOFTMAX, seed), rows, split.sides.shape)
         for rows in (split.train, split.before)
     )
-    return _run(split, known, final)
+    return run_of(split, Scored(known=known, final=final))
 
 
 def rank(splits: SplitOf, name: str, seed: int) -> Run:
@@ -155,17 +176,32 @@ def rank(splits: SplitOf, name: str, seed: int) -> Run:
     known = _known_lists(split)
     matrix, whole = (positives(p, split.sides.shape).toarray() for p in (split.train, split.before))
     ranked = best_ranker(name, {"": matrix}, lambda scores: mean_ndcg(scores.__getitem__, known), {"": whole})
-    return _run(split, ranked.scores, ranked.again, ranked.note)
+    return run_of(split, Scored(known=ranked.scores, final=ranked.again, note=ranked.note))
 
 
-def rank_by_table(splits: SplitOf, seed: int) -> Run:
+def table_scores(splits: SplitOf, seed: int) -> Scored:
     """Choose the item-item table on validation and fit it again on all but the test."""
     split = splits(seed)
     matrix, whole = (positives(p, split.sides.shape) for p in (split.train, split.before))
-    ((setting, table),) = choose_tables(matrix, {"interaction": _known_lists(split)}).values()
+    setting, table = choose_table(matrix, [_known_lists(split)])
     users = np.arange(split.sides.shape[0])
     known, final = table_scorer(table, matrix)(users), table_scorer(setting.fit(whole), whole)(users)
-    return _run(split, known, final, str(setting))
+    return Scored(known=known, final=final, note=str(setting))
+
+
+def together(split: Split, table: Scored, heads: Scored) -> Scored:
+    """Add what the head predicts of what the softmax retrieves; its weight is chosen on validation."""
+    parts = [(table.known, _of_all(heads.known)), (table.final, _of_all(heads.final))]
+    own, predicted = parts[0]
+    both = Together.choose(own.__getitem__, predicted.__getitem__, [_known_lists(split)])
+    users = np.arange(split.sides.shape[0])
+    known, final = (both.scorer(one.__getitem__, other.__getitem__)(users) for one, other in parts)
+    return Scored(known=known, final=final, note=f"{both} ({table.note})")
+
+
+def _of_all(scores: np.ndarray) -> np.ndarray:
+    """Give what was not retrieved a prediction of 0."""
+    return np.where(np.isneginf(scores), np.float32(0), scores)
 
 
 def _known_lists(split: Split) -> Wanted:
@@ -173,11 +209,11 @@ def _known_lists(split: Split) -> Wanted:
     return wanted(split.validation, split.train, split.sides.shape, split.sides.shape[0])
 
 
-def _run(split: Split, known: np.ndarray, final: np.ndarray, note: str = "") -> Run:
-    """Measure scores [U, I] trained without validation, and those to be tested."""
+def run_of(split: Split, scored: Scored) -> Run:
+    """Measure scores on validation and on the test."""
     test = wanted(split.test, split.before, split.sides.shape, split.sides.shape[0])
     return Run(
-        validation=list_outputs("interaction", known.__getitem__, _known_lists(split)),
-        test=list_outputs("interaction", final.__getitem__, test),
-        note=note,
+        validation=list_outputs("interaction", scored.known.__getitem__, _known_lists(split)),
+        test=list_outputs("interaction", scored.final.__getitem__, test),
+        note=scored.note,
     )

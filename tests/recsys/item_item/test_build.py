@@ -51,6 +51,21 @@ def test_the_cut_keeps_the_weights_furthest_from_0():
         np.testing.assert_array_equal(row[neighbours], weights)
 
 
+@pytest.mark.parametrize("by_users", [False, True])
+def test_a_positive_cut_keeps_the_largest_weights_above_0(by_users):
+    have = random_histories().matrix(ITEMS)
+    have.data[:] = 1
+    whole = ease_weights(gram_of(have), 5.0, "float64")
+    build = build_ease_of_users if by_users else lambda m, p, **how: build_ease(gram_of(m), p, **how)
+    cut = build(have, 5.0, most=20, positive=True)
+    assert (np.sort(whole, axis=1)[:, -20] < 0).any(), "some items have fewer such weights than places"
+    assert (whole < 0).any()
+    for row, neighbours, weights in zip(whole, cut.neighbours, cut.weights, strict=True):
+        best = np.maximum(np.sort(row)[-20:], 0)
+        np.testing.assert_allclose(np.sort(weights), best, atol=1e-5)
+        np.testing.assert_array_equal(neighbours >= 0, weights > 0)
+
+
 def test_a_penalty_without_an_inverse_is_refused():
     never_met = count_pairs(random_histories(), ITEMS + 1)
     with pytest.raises(ConfigError, match="penalty 0: the matrix has no inverse"):

@@ -132,7 +132,7 @@ def test_no_choice_looks_at_the_test_part(split_and_lists, quick, monkeypatch):
     parts, lists = split_and_lists
     monkeypatch.setattr(book_crossing, "BUDGET", replace(book_crossing.BUDGET, epochs=6))
     turned = replace(parts.test, labels={t: 11 - label for t, label in parts.test.labels.items()})
-    one, other = (train_row(p, lists, "mmoe", 0) for p in (parts, replace(parts, test=turned)))
+    (one, _), (other, _) = (train_row(p, lists, "mmoe", 0) for p in (parts, replace(parts, test=turned)))
     assert np.array_equal(one.validation["rating"], other.validation["rating"])
     assert np.array_equal(one.test["rating"], other.test["rating"])
 
@@ -145,13 +145,14 @@ def test_a_row_alone_has_one_head_and_the_weights_are_the_ratings():
 
 def test_the_command_judges_ratings_and_lists(folder, quick):
     target = folder / "bc.json"
-    rows = "mmoe,mmoe_ips,rating_alone,mean,bias_model,ease"
+    rows = "mmoe,mmoe_ips,all_together,rating_alone,mean,bias_model,ease"
     arguments = ["--set", "book-crossing", "--data", str(folder), "--seeds", "2", "--rows", rows]
     assert run(["bench", "quality", *arguments, "--json", str(Path(target))]) == 0
     tree = json.loads(target.read_text())
     found = {row["name"]: row["heads"] for row in tree["rows"]}
     assert set(found["mmoe"]) == {"rating", "interaction"}
     assert set(found["mmoe"]["interaction"]) == {"recall@10", "ndcg@10"}
+    assert found["all_together"]["rating"] == found["mmoe"]["rating"], "its heads are those of a row"
     assert set(found["rating_alone"]) == set(found["bias_model"]) == {"rating"}
     assert set(found["ease"]) == {"interaction"}
     assert found["bias_model"]["rating"]["rmse"]["value"] < found["mean"]["rating"]["rmse"]["value"]

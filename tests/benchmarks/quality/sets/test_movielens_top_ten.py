@@ -15,6 +15,14 @@ TRAIN = {
     "mmoe": lambda splits, seed: movielens_top.train_trunk(splits, "mmoe", seed),
     "catalogue_softmax": movielens_top.score_softmax,
     "ease": lambda splits, seed: movielens_top.rank(splits, "ease", seed),
+    "all_together": lambda splits, seed: movielens_top.run_of(
+        splits(seed),
+        movielens_top.together(
+            splits(seed),
+            movielens_top.table_scores(splits, seed),
+            movielens_top.trunk_scores(splits, "mmoe", seed),
+        ),
+    ),
 }
 
 
@@ -57,7 +65,7 @@ def test_a_quarter_of_each_user_is_the_test(tmp_path, write_100k):
 def test_the_command_ranks_the_whole_catalogue(tmp_path, small, write_100k):
     target = tmp_path / "top.json"
     arguments = ["--set", "ml-100k-top10", "--data", str(write_100k(tmp_path / "set")), "--seeds", "2"]
-    arguments += ["--rows", "mmoe,catalogue_softmax,popularity,item_knn,ease"]
+    arguments += ["--rows", "mmoe,all_together,catalogue_softmax,popularity,item_knn,ease"]
     assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
     rows = {row["name"]: row["heads"]["interaction"] for row in tree["rows"]}

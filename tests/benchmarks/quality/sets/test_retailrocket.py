@@ -47,7 +47,7 @@ def test_no_choice_looks_at_the_test_part(folder, quick):
     wrong = replace(right, test=replace(right.test, labels=turned))
     others = {head: (known, replace(test, held_out=test.known)) for head, (known, test) in lists.items()}
     shape = retailrocket.setting().trunks(retailrocket.SHAPE)["mmoe"]
-    one, other = (train_trunk(*of, shape, 0) for of in ((right, lists), (wrong, others)))
+    (one, _), (other, _) = (train_trunk(*of, shape, 0) for of in ((right, lists), (wrong, others)))
     assert one.note == other.note
     assert np.array_equal(one.validation["cart"], other.validation["cart"])
     assert np.array_equal(one.test["cart"], other.test["cart"])
@@ -65,7 +65,7 @@ def test_lists_hold_a_heads_own_items_and_leave_training_ones_out(folder):
 
 def test_the_command_judges_heads_among_pairs_and_by_lists(folder, quick):
     target = folder / "rr.json"
-    rows = "mmoe,single_task,bias_model,popularity,ease"
+    rows = "mmoe,single_task,all_together,bias_model,popularity,ease"
     arguments = ["--set", "retailrocket", "--data", str(folder), "--seeds", "1", "--rows", rows]
     assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
@@ -73,6 +73,10 @@ def test_the_command_judges_heads_among_pairs_and_by_lists(folder, quick):
     assert set(found["mmoe"]["purchase"]) == {"list_auc", "auc", "recall@10", "ndcg@10"}
     assert set(found["mmoe"]["view"]) == {"recall@10", "ndcg@10"}
     assert set(found["ease"]) == {"view", "purchase"}
+    for head in ("cart", "purchase"):
+        assert found["all_together"][head]["auc"] == found["mmoe"][head]["auc"], (
+            "its heads are those of a row"
+        )
     assert found["bias_model"]["cart"]["auc"]["value"] > 0.9, "an item's share tells all"
     assert tree["best"]["cart"]["auc"] > 0.6
     said = {(d["row"], d["against"], d["head"], d["metric"]): d for d in tree["differences"]}
