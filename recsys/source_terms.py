@@ -55,6 +55,8 @@ class SourceTerms(BaseModel):
     """Whether it counts what items have in common."""
     item_item_walks: float = Field(default=0.0, ge=0)
     """Share of walks that is added to it, as wide as the rest at 1."""
+    item_item_positive: bool = False
+    """Whether its cut keeps weights above 0 alone."""
 
     @model_serializer(mode="wrap")
     def _as_older_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -96,6 +98,7 @@ _BEFORE: Final = {
     "item_item_order": False,
     "item_item_attributes": False,
     "item_item_walks": 0.0,
+    "item_item_positive": False,
 }
 NO_SOURCES: Final = SourceTerms()
 

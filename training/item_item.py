@@ -34,6 +34,7 @@ FORMS: Final[Mapping[str, tuple[str, bool | float]]] = {
     "item_item_order": ("order", True),
     "item_item_attributes": ("attributes", True),
     "item_item_walks": ("walks", WALKS),
+    "item_item_positive": ("positive", True),
 }
 """Field of the terms -> its switch in the config, and its value when it is on."""
 _KINDS_OF_NAMES: Final = ("categorical", "multi_hot")
@@ -51,7 +52,12 @@ def item_item_table(
     if not config.item_item.candidates or not config.taking_kinds:
         return None
     columns = attribute_columns(config) if terms.item_item_attributes else ()
-    counts = _Counted(order=terms.item_item_order, columns=columns, walks=terms.item_item_walks)
+    counts = _Counted(
+        order=terms.item_item_order,
+        columns=columns,
+        walks=terms.item_item_walks,
+        positive=terms.item_item_positive,
+    )
     return _built(_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids), counts)
 
 
@@ -76,6 +82,7 @@ class _Counted:
     columns: tuple[str, ...]
     """Of the items: what they have in common."""
     walks: float
+    positive: bool
 
 
 @lru_cache(maxsize=_KEPT)
@@ -88,14 +95,23 @@ def _built(
     num_items = ids.item_ids.len()
     most = max(1, min(settings.neighbours, MOST_CELLS // num_items, num_items))
     attributes = attributes_of(of.snapshot, ids.item_ids, counted.columns) if counted.columns else None
-    table = _of_histories(histories, num_items, settings, attributes, order=counted.order, most=most)
+    table = _of_histories(
+        histories, num_items, settings, attributes, order=counted.order, most=most, positive=counted.positive
+    )
     if not counted.walks:
         return table
     return blend(table, build_walks(histories.matrix(num_items), most=most), counted.walks)
 
 
 def _of_histories(
-    histories: Histories, num_items: int, settings: ItemItemConfig, attributes: Any, *, order: bool, most: int
+    histories: Histories,
+    num_items: int,
+    settings: ItemItemConfig,
+    attributes: Any,
+    *,
+    order: bool,
+    most: int,
+    positive: bool,
 ) -> ItemItem:
     cosines = num_items > settings.ease_items
     if histories.items.size > MOST_SUMMED:
@@ -103,10 +119,10 @@ def _of_histories(
     if order or attributes is not None:
         setting = Setting(penalty=settings.penalty)
         sums = Sums.of(histories, num_items, setting.recency, order=order)
-        return build_directed(sums, setting, attributes, most=most, cosines=cosines)
+        return build_directed(sums, setting, attributes, most=most, positive=positive, cosines=cosines)
     if cosines:
         return build_item_knn(histories.matrix(num_items), most=most)
-    return build_ease(count_pairs(histories, num_items), settings.penalty, most=most)
+    return build_ease(count_pairs(histories, num_items), settings.penalty, most=most, positive=positive)
 
 
 def attributes_of(snapshot: DaySnapshot, item_ids: pl.Series, columns: Sequence[str]) -> Any:

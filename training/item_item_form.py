@@ -1,4 +1,4 @@
-"""Users' days before the gate -> whether the item-item table counts order, attributes of items, and walks.
+"""Users' days before the gate -> what the item-item table counts, and whether it keeps weights below 0.
 
 They rest on what a log has: events of one basket have no order, and not every category says what goes with
 what. So a night asks lists by the table alone, of items that are new to their users. Plain EASE stays unless
@@ -95,6 +95,10 @@ def _asked(audiences: Sequence[Audience], config: RunConfig) -> tuple[str, ...]:
             fields.append("item_item_attributes")
     if config.item_item.walks == "auto":
         fields.append("item_item_walks")
+    settings = config.item_item
+    # Without a cut nothing is lost, and cosines are never below 0.
+    if settings.positive == "auto" and settings.neighbours < newest.catalogue.height <= settings.ease_items:
+        fields.append("item_item_positive")
     return tuple(fields)
 
 

@@ -108,10 +108,13 @@ class ItemItemConfig(Section):
     """The same of what items have in common: categories, groups, `[[feature]]` of items by name or list."""
     walks: Switch = "auto"
     """The same of walks from item to user to item, a share of which is added to the table's weights."""
+    positive: Switch = "auto"
+    """The same of a cut that keeps EASE's weights above 0 alone: in a large catalogue most weights below 0
+    are cut, and the few that stay put their items behind ones that are no better."""
     feature: bool = False
     """Whether the ranker reads of each candidate its score by the table, its place by that score, and where
     repeats are learned how often its user took it. Each night's table must then be of one form, so `auto` of
-    the three switches above counts as off."""
+    the four switches above counts as off."""
 
     @model_validator(mode="after")
     def _feature_has_a_table(self) -> Self:

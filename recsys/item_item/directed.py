@@ -82,12 +82,13 @@ def build_directed(
     attributes: Any = None,
     *,
     most: int = MOST_NEIGHBOURS,
+    positive: bool = False,
     cosines: bool | None = None,
 ) -> ItemItem:
     """Fit and keep each item's strongest weights.
 
-    Args: attributes: sparse [I, A], 1 where an item has one; None: there are none; cosines: whether to make
-    shrunk cosines; None: above EASE's size.
+    Args: attributes: sparse [I, A], 1 where an item has one; None: there are none; positive: keep no weight
+    below 0; cosines: whether to make shrunk cosines, which are never below 0; None: above EASE's size.
     Raises: ConfigError when the penalty is too small; DataError when attributes are of other items.
     """
     num_items = sums.pairs.shape[0]
@@ -105,6 +106,7 @@ def build_directed(
         difference=difference if setting.steps else None,
         factors=factors,
         most=most,
+        positive=positive,
     )
 
 

@@ -122,6 +122,15 @@ def test_walks_are_added_to_the_table(ease_items):
     assert not np.allclose(walked.matrix().toarray(), plain.matrix().toarray())
 
 
+@pytest.mark.parametrize("form", [{}, {"item_item_order": True}, {"item_item_attributes": True}])
+def test_a_positive_form_keeps_no_weight_below_0(form):
+    config = config_of(penalty=1.0)
+    plain = item_item_table(Snapshot(USERS), config, ITEMS, SourceTerms(**form)).matrix().toarray()
+    found = item_item_table(Snapshot(USERS), config, ITEMS, SourceTerms(**form, item_item_positive=True))
+    assert (plain < 0).any()
+    np.testing.assert_array_equal(found.matrix().toarray(), np.maximum(plain, 0))
+
+
 def test_only_taking_kinds_count():
     """d is taken by w alone: the rating of z says nothing."""
     with_rating = item_item_table(Snapshot(USERS), config_of(penalty=1.0), ITEMS)

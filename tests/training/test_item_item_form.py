@@ -99,11 +99,11 @@ def test_attributes_are_taken_where_they_say_what_is_wanted():
 @pytest.mark.parametrize(("switch", "taken"), [("on", True), ("off", False)])
 def test_what_the_config_says_is_not_asked(monkeypatch, switch, taken):
     monkeypatch.setattr(item_item_form, "_Lists", None)
-    switched = config_of(order=switch, attributes=switch, walks=switch)
+    switched = config_of(order=switch, attributes=switch, walks=switch, positive=switch)
     found = choose_form([audience(in_turn)], switched, seed=0)
     share = WALKS if taken else 0.0
-    expected = {"item_item_order": taken, "item_item_attributes": taken, "item_item_walks": share}
-    assert found.terms == SourceTerms(**expected)
+    expected = {"item_item_order": taken, "item_item_attributes": taken, "item_item_positive": taken}
+    assert found.terms == SourceTerms(**expected, item_item_walks=share)
     assert not found.sentence()
 
 
@@ -122,6 +122,19 @@ def test_walks_are_taken_where_they_order_better(monkeypatch):
     found = choose_form([audience(in_turn)], config_of(order="off", walks="auto"), seed=0)
     assert found.terms == SourceTerms(item_item_walks=WALKS)
     assert found.sentence().startswith("item-item: walks +0.")
+
+
+def test_weights_below_0_are_dropped_where_that_orders_better(monkeypatch):
+    """It is asked where EASE's table is cut."""
+    worth = item_item_form._Lists.worth
+    monkeypatch.setattr(
+        item_item_form._Lists, "worth", lambda lists, terms: worth(lists, terms) + terms.item_item_positive
+    )
+    found = choose_form([audience(in_turn)], config_of(order="off", neighbours=20), seed=0)
+    assert found.terms == SourceTerms(item_item_positive=True)
+    assert found.sentence().startswith("item-item: positive +")
+    for whole in ({"neighbours": NUM_ITEMS}, {"neighbours": 20, "ease_items": NUM_ITEMS - 1}):
+        assert not choose_form([audience(in_turn)], config_of(order="off", **whole), seed=0).sentence()
 
 
 def test_without_lists_nothing_is_asked():
