@@ -33,7 +33,7 @@ from training.gate.heads import compare_heads
 from training.threads import use_threads
 
 HONEST = "honest"
-LIST_AUC = HEAD_KINDS["binary"].metric
+PRIMARY = HEAD_KINDS["binary"].metric
 PLANTED_NIGHTS = 5
 """Nights of each planted harm."""
 SHOWN = 5
@@ -75,7 +75,7 @@ class _Outcome:
     stated_rate: float
 
 
-def measure_gate(honest: int, margin: int, seed: int, primary: str = LIST_AUC) -> GateBench:
+def measure_gate(honest: int, margin: int, seed: int, primary: str = PRIMARY) -> GateBench:
     """Run nights of every kind through the gate's rules, in as many processes as there are cores.
 
     Args: honest, margin: how many nights of each; seed: of the shop and of all draws; primary: the metric

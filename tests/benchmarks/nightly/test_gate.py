@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmarks.nightly import drawn_nights
+from benchmarks.nightly import drawn_nights, gate
 from benchmarks.nightly.drawn_nights import BenchShop
 from benchmarks.nightly.gate import decided
 from benchmarks.nightly.plants import PLANTS, a_tenth_less_value, true_value
 from recsys.config import GateConfig
+from recsys.errors import ConfigError
+from recsys.head_kinds import HEAD_KINDS
 from recsys.records import Verdict
 
 
@@ -48,3 +50,18 @@ def test_planted_harm_is_held_by_the_check_that_is_meant_for_it(shop, name):
     }
     assert verdict is Verdict.HOLD
     assert meant[name] in [check.name for check in held]
+
+
+def test_binary_heads_may_be_compared_by_another_metric(shop, monkeypatch):
+    with pytest.raises(ConfigError, match="metric 'ece' is not pooled"):
+        gate.measure_gate(1, 1, 0, "ece")
+    monkeypatch.setitem(HEAD_KINDS, "binary", HEAD_KINDS["binary"])  # given back at the end
+    monkeypatch.setattr(gate, "use_threads", lambda _: None)
+    night, names = shop.night(np.random.default_rng(2)), []
+    harmed = PLANTS["shuffled labels"](shop, night, np.random.default_rng(2))
+    for primary in ("list_auc", "auc"):
+        gate._start(primary)
+        _, held, _ = decided(harmed, shop, GateConfig(replicates=20, min_segment_users=10_000), 0)
+        names.append({check.name for check in held})
+    assert "click AUC inside lists" in names[0] - names[1]
+    assert "click AUC" in names[1] - names[0]
