@@ -28,7 +28,7 @@ from training.data import (
     EncodedDays,
     EncodedRows,
     count_steps,
-    encode_day,
+    encode_learned_day,
     positive_share,
     sizes_of,
     text_by_number,
@@ -298,9 +298,7 @@ def _encode(
 ) -> EncodedRows:
     """Encode a day in memory, with the labels hidden that a task is not trained on."""
     every = periods_of_a_table(len(_chosen(periods)))
-    made = encode_day(
-        encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists, past_every=every
-    )
+    made = encode_learned_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists, every)
     for task in _hidden(periods, i):
         made.labels[task].fill(np.nan)
     return made

@@ -6,7 +6,7 @@ Days come in order, the newest last; inside a day rows are shuffled. Memory hold
 from training.data.batcher import Batcher, BatchSettings, positive_share, text_by_number
 from training.data.chunks import Cutting, count_steps, sizes_of
 from training.data.encoded_files import EncodedDays
-from training.data.encoded_rows import EncodedRows, encode_day, encode_rows
+from training.data.encoded_rows import EncodedRows, encode_day, encode_learned_day, encode_rows
 from training.data.held import held_scores
 from training.data.scoring import ScoredRows, opened_day, scoring_batches
 from training.data.stream import BatchStream, EncodedDay
@@ -22,6 +22,7 @@ __all__ = [
     "ScoredRows",
     "count_steps",
     "encode_day",
+    "encode_learned_day",
     "encode_rows",
     "held_scores",
     "opened_day",

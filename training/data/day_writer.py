@@ -23,7 +23,7 @@ from training.crosses import CrossTable, encode_crosses
 from training.data.array_files import ArrayWriter
 from training.data.encoded_rows import encode_examples, label_array, with_unknown
 from training.data.list_rows import ListRows, RowState
-from training.data.thinned import log_thinned
+from training.data.thinned import drawn_rate, log_thinned
 from training.past_rows import DayPast
 
 EVENTS = ("items", "kinds", "at", "void")
@@ -75,7 +75,7 @@ class DayWriter:
         items = with_unknown(self.encoder, "item", self.items)
         self._append_encoded("item", items)
         crosses: tuple[CrossTable, ...] = ()
-        places = _Places(self.snapshot)
+        places, rate = _Places(self.snapshot), drawn_rate(self.snapshot)
         for part in range(self.snapshot.num_parts):
             users = user_rows(self.previous, self.snapshot, part)
             self._append_encoded("user", self.encoder.encode("user", users))
@@ -84,7 +84,8 @@ class DayWriter:
             )
             self._append_crosses(crosses, users.height)
             shares = self.days.label_shares(self.i, part, piece_rows, self.folder / f"labels-{part}")
-            listed, thinned, done = self._lists(part), log_thinned(self.snapshot, part), 0
+            listed, done = self._lists(part), 0
+            thinned = None if rate is None else log_thinned(self.snapshot, part, rate)
             for examples in self.snapshot.slices("examples", part, piece_rows):
                 at = places.of(examples)
                 made = encode_examples(
@@ -114,7 +115,7 @@ class DayWriter:
                 "bags": {"user": len(nobody.bags), "item": len(items.bags)},
                 "cross_codes": [cross.num_codes for cross in crosses],
                 "lists": self.lists is not None,
-                "thinned": self.arrays.num_rows("thinned") > 0,
+                "thinned": rate is not None,
             }
         )
 

@@ -17,7 +17,7 @@ from recsys.snapshot import STATE_AT, DaySnapshot, state_at
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 from training.data.list_rows import ListRows, RowState
-from training.data.thinned import log_thinned
+from training.data.thinned import drawn_rate, log_thinned
 from training.past_rows import DayPast
 
 
@@ -50,8 +50,8 @@ class EncodedRows:
     weight: np.ndarray
     """1 / sampling rate: how many impressions of the real stream each row stands for."""
     thinned: np.ndarray | None = None
-    """What a head's logit has on the rows that are kept, beyond that of the stream, float32 [N]
-    (`training.data.thinned`); None: no negative was drawn."""
+    """What the draw of negatives adds to a head's logit, float32 [N] (`training.data.thinned`); None:
+    nothing, or the rows are not learned."""
     lists: np.ndarray | None = None
     """Of each row's list a number, where order inside lists is trained."""
     held: RowState | None = None
@@ -175,8 +175,20 @@ def encode_day(
     Args: past_every: periods that share a table of items' neighbours (`training.past_rows`).
     """
     past = DayPast.of(encoder, days, i, past_every)
-    rows = encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists, past)
-    return replace(rows, thinned=log_thinned(days[i], part))
+    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists, past)
+
+
+def encode_learned_day(
+    encoder: Encoder,
+    days: Days,
+    i: int,
+    tasks: Sequence[TaskSpec],
+    lists: ListRows | None = None,
+    past_every: int = 1,
+) -> EncodedRows:
+    """Encode day i to learn from it: as `encode_day`, with what the draw of its negatives adds to logits."""
+    rows, rate = encode_day(encoder, days, i, tasks, None, lists, past_every), drawn_rate(days[i])
+    return rows if rate is None else replace(rows, thinned=log_thinned(days[i], None, rate))
 
 
 def with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:

@@ -17,24 +17,27 @@ from recsys.snapshot import DaySnapshot
 _RATE, _AT = "sampling_rate", ("user_id", "shown_at")
 
 
-def log_thinned(snapshot: DaySnapshot, part: int | None) -> npt.NDArray[np.float32] | None:
+def drawn_rate(snapshot: DaySnapshot) -> float | None:
+    """Give the share that a day keeps of what its negatives are drawn from; None where none was drawn."""
+    rate: float | None = snapshot.table("examples", columns=[_RATE]).select(_kept()).item()
+    return rate
+
+
+def log_thinned(snapshot: DaySnapshot, part: int | None, of_day: float) -> npt.NDArray[np.float32]:
     """Give log(rate of the day / rate beside the row) of each example [N] of a day or one part of its users.
 
     The rate beside a row is that of what was drawn for its user at its instant. A row beside which nothing
     was drawn has the day's: 0. Relative to the day, logits keep the level that they have without.
 
-    Returns: None where no negative of the day was drawn.
+    Args: of_day: `drawn_rate`.
     """
-    of_day = snapshot.table("examples", columns=[_RATE]).select(_rate()).item()
-    if of_day is None:
-        return None
     rows = snapshot.table("examples", part, [*_AT, _RATE])
-    beside = rows.select((of_day / _rate().over(_AT)).log().fill_null(0.0).cast(pl.Float32))
+    beside = rows.select((of_day / _kept().over(_AT)).log().fill_null(0.0).cast(pl.Float32))
     found: npt.NDArray[np.float32] = beside.to_series().to_numpy()
     return found
 
 
-def _rate() -> pl.Expr:
+def _kept() -> pl.Expr:
     """Give the share that is kept of what negatives are drawn from; null where none was."""
     drawn = pl.col(_RATE).filter(pl.col(_RATE) < 1)
     return pl.when(drawn.len() > 0).then(drawn.len() / (1 / drawn).sum())

@@ -18,7 +18,7 @@ from recsys.device import resolve_device
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.build_model import build_model
-from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
+from training.data import Cutting, EncodedRows, count_steps, encode_learned_day, text_by_number
 from training.data.chunks import DaySize
 from training.data.list_rows import ListRows
 from training.evaluation.examination import examination_for_lists
@@ -50,7 +50,7 @@ def closed_between(
     Args: days: with the labels known at `until` or later. All other labels are hidden; lists: what a list is,
     where the order inside it is learned.
     """
-    rows = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists)
+    rows = encode_learned_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists)
     first, last = (instant.timestamp() * 1000 for instant in (since, until))
     any_known = np.zeros(rows.size, bool)
     for task in config.tasks:

@@ -8,8 +8,8 @@ import pytest
 
 from features.encode import Encoder
 from features.sources.negatives import sample_negatives
-from training.data import EncodedDays, day_writer, encode_day, encoded_rows
-from training.data.thinned import log_thinned
+from training.data import EncodedDays, day_writer, encode_day, encode_learned_day, encoded_rows
+from training.data.thinned import drawn_rate, log_thinned
 
 ITEMS, DAY = 1_000, date(2026, 1, 5)
 TAKEN = {"few": 1, "some": 5, "many": 40}
@@ -27,6 +27,10 @@ class Examples:
         return self.rows.select(columns)
 
 
+def added(rows):
+    return log_thinned(Examples(rows), None, drawn_rate(Examples(rows)))
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """Users who take few and many items of a catalogue at once, with four negatives for each."""
@@ -41,7 +45,7 @@ def drawn():
 
 
 def test_what_is_left_are_the_log_odds_of_the_stream_up_to_one_constant(drawn):
-    thinned = log_thinned(Examples(drawn), None)
+    thinned = added(drawn)
     assert thinned.dtype == np.float32
     constants = []
     for user, count in TAKEN.items():
@@ -55,23 +59,26 @@ def test_what_is_left_are_the_log_odds_of_the_stream_up_to_one_constant(drawn):
 
 
 def test_without_drawn_negatives_there_is_nothing_and_a_row_alone_has_nothing_added(drawn):
-    assert log_thinned(Examples(drawn.filter("label")), None) is None
+    assert drawn_rate(Examples(drawn.filter("label"))) is None
     alone = drawn.filter((pl.col("user_id") != "few") | pl.col("label"))
-    thinned = log_thinned(Examples(alone), None)
+    thinned = added(alone)
     assert (thinned[(alone["user_id"] == "few").to_numpy()] == 0).all()
     same = drawn.with_columns(sampling_rate=pl.when("label").then(1.0).otherwise(0.01))
-    np.testing.assert_allclose(log_thinned(Examples(same), None), 0.0, atol=1e-6)
+    np.testing.assert_allclose(added(same), 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_files_have_what_memory_has(shop_chain, split_chain, trained, config, tmp_path, monkeypatch, parts):
-    def by_instant(snapshot, part):
+    def by_instant(snapshot, part, of_day):
+        assert of_day == 0.5
         return snapshot.table("examples", part, ["shown_at"])["shown_at"].dt.epoch("ms").to_numpy() % 1000.0
 
     for module in (encoded_rows, day_writer):
         monkeypatch.setattr(module, "log_thinned", by_instant)
+        monkeypatch.setattr(module, "drawn_rate", lambda _: 0.5)
     encoder = Encoder.from_config(config, trained.state)
-    memory = encode_day(encoder, shop_chain, 3, config.tasks)
+    memory = encode_learned_day(encoder, shop_chain, 3, config.tasks)
+    assert encode_day(encoder, shop_chain, 3, config.tasks).thinned is None, "what is scored has none"
     days = EncodedDays(
         folder=tmp_path / "days",
         encoder=encoder,
