@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SourceName = Literal["retrieval", "item_item", "repeat", "popular", "item_bias"]
+SourceName = Literal["retrieval", "item_item", "repeat", "popular", "item_bias", "newcomer"]
 NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 OF_PAST: Final[frozenset[SourceName]] = frozenset({"item_item", "repeat"})
 """Those that score by what the user took before."""
@@ -45,6 +45,10 @@ class SourceTerms(BaseModel):
     """Weight of how often all took it lately, as a share of the most popular item's, on a log scale."""
     item_bias: float = 0.0
     """Weight of how much oftener it was chosen than the heads expected, a logarithm."""
+    newcomer: float = 0.0
+    """Weight of how new an item is to those who are shown lists: 1 to 0, see `recsys.newcomers`."""
+    newcomer_impressions: float = Field(default=50.0, gt=0)
+    """An item that was shown so often is new no more."""
     item_item_days: float = Field(default=30.0, gt=0)
     """Half-life of an earlier item in what it says for others."""
     repeat_days: float = Field(default=60.0, gt=0)
@@ -95,6 +99,8 @@ class SourceTerms(BaseModel):
 _BEFORE: Final = {
     "heads": 1.0,
     "item_bias": 0.0,
+    "newcomer": 0.0,
+    "newcomer_impressions": 50.0,
     "item_item_order": False,
     "item_item_attributes": False,
     "item_item_walks": 0.0,

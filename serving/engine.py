@@ -18,6 +18,7 @@ from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.fusion import Fusion
 from recsys.item_bias import bias_of
+from recsys.newcomers import newness_of
 from recsys.policy import PolicyInput, PolicyParameters
 from recsys.source_terms import OF_PAST
 from serving.catalogue.live import LiveCatalogue
@@ -297,6 +298,9 @@ class Engine:
             "repeat": lambda: asked.past.repeat.of(rows),
             "popular": lambda: self.model.popular.shares(rows),
             "item_bias": lambda: bias_of(self.model.item_bias, rows),
+            "newcomer": lambda: newness_of(
+                self.model.times_shown, rows, asked.fusion.sources.newcomer_impressions
+            ),
         }
         return {name: by_name[name]() for name in asked.fusion.sources.weights}
 

@@ -16,6 +16,7 @@ from recsys.bundle import Bundle, load_bundle
 from recsys.index_costs import with_measured_cutover
 from recsys.item_bias import bias_by_row
 from recsys.model.scorer import Scorer
+from recsys.newcomers import times_shown
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
 from serving.devices import ON_CPU, Devices
@@ -45,7 +46,8 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     catalogue = Catalogue.from_frame(bundle.items)
     popular = Popular.of_bundle(catalogue, bundle.popular)
-    return checked_model(loaded, catalogue, popular, bias_of_bundle(bundle), devices)
+    shown = times_shown(bundle.items)
+    return checked_model(loaded, catalogue, popular, bias_of_bundle(bundle), shown, devices)
 
 
 def bias_of_bundle(bundle: Bundle) -> npt.NDArray[np.float32]:
@@ -67,6 +69,7 @@ def checked_model(
     catalogue: Catalogue,
     popular: Popular,
     item_bias: npt.NDArray[np.float32],
+    times_shown: npt.NDArray[np.int64],
     devices: Devices,
 ) -> ServedModel:
     """Answer a bundle's golden requests again, and put together what answers with it.
@@ -82,6 +85,7 @@ def checked_model(
         catalogue=catalogue,
         popular=popular,
         item_bias=item_bias,
+        times_shown=times_shown,
         past=loaded.scorer.past,
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,

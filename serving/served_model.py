@@ -27,6 +27,8 @@ class ServedModel:
     """Scores items by what a user took."""
     item_bias: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """How much oftener each item of the bundle was chosen than the heads expected [I]."""
+    times_shown: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """How often each item of the bundle was shown [I]."""
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None

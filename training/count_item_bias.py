@@ -1,10 +1,12 @@
 """Days before the calibration day -> how much oftener each item was chosen than the heads expect.
 
-    logged rows ─▶ calibrated predictions ─▶ times the place's own level of the day ─▶ expected ─┐
-             └─▶ labels of the retrieval task ───────────────────────────────────────▶ chosen ──┴▶ by item
+    drawn rows ─▶ calibrated predictions ─▶ times the place's own level of the day ─▶ expected ─┐
+             └─▶ labels of the retrieval task ──────────────────────────────────────▶ chosen ──┴▶ by item
 
 A place's level takes out what a place adds, and what one day has more of than another. The calibration day is
-left out, so that the gate may still compare orders on it.
+left out, so that the gate may still compare orders on it. What a list showed because its score was the
+highest is left out, too: the heads over-estimate what they choose, so what those rows say of an item is
+mostly how lucky it was before.
 """
 
 from collections.abc import Mapping
@@ -26,6 +28,8 @@ from training.train import TrainedModel
 MOST_ROWS = 500_000
 """Days are read, newest first, until they have so many rows: some ten seconds of one core."""
 MOST_PERIODS = 14
+MOST_CERTAIN = 0.5
+"""A row that was shown with a larger probability was chosen, not drawn."""
 
 
 def count_item_bias(
@@ -67,16 +71,21 @@ def _of_day(
     said = calibrate(with_item_terms(logits, scored.items, calibration), config.tasks, dict(calibration))[
         task.name
     ]
-    shown = days[i].table("examples", columns=["item_id", "position", "sampled"])
+    shown = days[i].table("examples", columns=["item_id", "position", "sampled", "propensity"])
     weight = scored.weight.astype(np.float64)
     known = shown.with_columns(
         label=pl.Series(scored.labels[task.name]).fill_nan(None),
         chosen=pl.Series(scored.labels[task.name] * weight),
         said=pl.Series(said.astype(np.float64) * weight),
-    ).filter(pl.col("label").is_not_null(), ~pl.col("sampled"))
+    ).filter(pl.col("label").is_not_null(), ~pl.col("sampled"), _drawn())
     level = (pl.col("chosen").sum() + PRIOR_POSITIVES) / (pl.col("said").sum() + PRIOR_POSITIVES)
     return (
         known.with_columns(expected=pl.col("said") * level.over("position"))
         .group_by("item_id")
         .agg(pl.col("chosen", "expected").sum())
     )
+
+
+def _drawn() -> pl.Expr:
+    """Tell which rows a policy drew; a log that does not say how likely they were has no others."""
+    return pl.col("propensity").is_null() | (pl.col("propensity") <= MOST_CERTAIN)

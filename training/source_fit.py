@@ -127,7 +127,7 @@ def _fit(
     if config.fusion.sources == "off":
         return SourceFit()
     if config.fusion.sources == "auto" and has_own_impressions(labelled, calibrated, config.tasks):
-        return _by_rule(model, audiences, form)
+        return _by_rule(model, audiences, form, config)
     if sum(audience.num_users for audience in audiences) < FEWEST_USERS:
         return SourceFit()
     problem = _problem(model, audiences, form)
@@ -150,7 +150,9 @@ def _fit(
     return replace(shown, terms=_with_heads(newest, everything, alone, seed))
 
 
-def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms) -> SourceFit:
+def _by_rule(
+    model: ListModel, audiences: Sequence[Audience], form: SourceTerms, config: RunConfig
+) -> SourceFit:
     """Add what the heads miss of items, and item-item, with weights that no list was asked for.
 
     An item that is chosen twice as often as the heads expect is worth twice the mean score: so the logarithm
@@ -167,7 +169,14 @@ def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms)
     table = problem.columns[terms.column("item_item")]
     if table.any():
         terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))
-    return SourceFit(terms=terms.as_terms(problem), by_rule=True)
+    return SourceFit(terms=_with_newcomers(terms.as_terms(problem), config), by_rule=True)
+
+
+def _with_newcomers(terms: SourceTerms, config: RunConfig) -> SourceTerms:
+    """Lift what was hardly shown, in the unit of what the heads miss of items: times chosen, a logarithm."""
+    weight = float(np.float32(config.fusion.newcomers * terms.item_bias))
+    gone_at = float(config.fusion.newcomer_impressions)
+    return terms.model_copy(update={"newcomer": weight, "newcomer_impressions": gone_at})
 
 
 def has_own_impressions(days: Days, i: int, tasks: Sequence[TaskSpec]) -> bool:

@@ -91,6 +91,7 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         found["retrieval"][rows] = cosine
         found["popular"][rows] = sources.popularity_of
         found["item_bias"][rows] = sources.bias_of
+        found["newcomer"][rows] = sources.newness_of
         asked, numbers = [], []
         for place, user in enumerate(rows.tolist()):
             past = sources.of_user(user, terms)

@@ -21,7 +21,16 @@ from serving.catalogue.base import BaseCatalogue
 from serving.catalogue.popular import Popular
 from serving.devices import Devices
 from serving.loading import checked_model, with_index_on
-from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEM_BIAS, ITEM_ROWS, ITEMS, POPULAR, VOCABULARIES
+from serving.prepared.prepare import (
+    BUNDLE,
+    CATALOGUE,
+    ITEM_BIAS,
+    ITEM_ROWS,
+    ITEMS,
+    POPULAR,
+    TIMES_SHOWN,
+    VOCABULARIES,
+)
 from serving.served_model import ServedModel
 
 
@@ -37,15 +46,14 @@ def open_prepared(folder: Path, source: Path, store: FeatureStore, devices: Devi
         items = MappedFrame.open(folder / ITEMS)
         catalogue = Catalogue.of(BaseCatalogue.open_folder(folder / CATALOGUE, items))
         popular, rows = Popular.map(folder / POPULAR), ItemRows.open(folder / ITEM_ROWS)
-        item_bias = map_array(folder / ITEM_BIAS)
+        item_bias, shown = map_array(folder / ITEM_BIAS), map_array(folder / TIMES_SHOWN)
     except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{folder} cannot be mapped ({error}); it is prepared again") from error
     bundle = with_index_on(bundle, devices)
     scorer = Scorer(bundle, device=devices.scorer, item_rows=rows)
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    return checked_model(
-        Answering.around(scorer, bundle, store, encoder), catalogue, popular, item_bias, devices
-    )
+    answering = Answering.around(scorer, bundle, store, encoder)
+    return checked_model(answering, catalogue, popular, item_bias, shown, devices)
 
 
 def _bundle(folder: Path, source: Path) -> Bundle:

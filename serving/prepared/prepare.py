@@ -6,6 +6,7 @@
     catalogue/       ids, categories, and the bitmaps of the filters
     popular/         the popularity list by row
     item_bias.npy    what the heads miss of each item
+    times_shown.npy  how often each item was shown
     vocabularies/    the large ones, by name
 
 No parser reads a file before its hash was found right.
@@ -23,6 +24,7 @@ from recsys.bundle_copy import copy_verified
 from recsys.files import sync_folder
 from recsys.mapped_frame import write_frame
 from recsys.model.scorer import Scorer
+from recsys.newcomers import times_shown
 from recsys.user_key import name_alone
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
@@ -33,6 +35,7 @@ BUNDLE = "bundle"
 ITEMS = "items"
 ITEM_ROWS = "item_rows"
 ITEM_BIAS = "item_bias.npy"
+TIMES_SHOWN = "times_shown.npy"
 CATALOGUE = "catalogue"
 POPULAR = "popular"
 VOCABULARIES = "vocabularies"
@@ -63,3 +66,4 @@ def _write_catalogue(bundle: Bundle, target: Path) -> None:
     catalogue.base.write(target / CATALOGUE)
     Popular.of_bundle(catalogue, bundle.popular).write(target / POPULAR)
     np.save(target / ITEM_BIAS, bias_of_bundle(bundle))
+    np.save(target / TIMES_SHOWN, times_shown(bundle.items))

@@ -19,6 +19,7 @@ from recsys.config import RunConfig
 from recsys.item_bias import bias_by_row, no_item_bias
 from recsys.item_item.neighbours import ItemItem
 from recsys.log import period_end
+from recsys.newcomers import newness_of, times_shown
 from recsys.snapshot import DaySnapshot
 from recsys.source_terms import NO_SOURCES, SourceTerms, same_days
 from recsys.user_sources import READ_TERMS, PastNumbers, TakenRows, UserSources, popularity
@@ -55,6 +56,8 @@ class Sources:
     """Popularity on a log scale, float32 [I]; 0 for what is not in the list."""
     bias_of: np.ndarray
     """How much oftener each was chosen than the heads expected, float32 [I]."""
+    newness_of: np.ndarray
+    """How new each is to those who are shown lists, float32 [I]."""
     config: RunConfig
 
     @classmethod
@@ -80,6 +83,7 @@ class Sources:
             at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
             table=table or item_item_table(previous, config, ids, terms),
             bias=bias,
+            terms=terms,
         )
 
     @classmethod
@@ -110,6 +114,7 @@ class Sources:
             at_ms=requests["shown_at"].dt.epoch("ms").to_numpy(),
             table=table,
             bias=model.item_bias,
+            terms=model.fusion.sources,
         )
 
     @classmethod
@@ -123,8 +128,11 @@ class Sources:
         at_ms: np.ndarray,
         table: ItemItem | None,
         bias: pl.DataFrame | None,
+        terms: SourceTerms,
     ) -> "Sources":
-        popular = popular_items(previous.table("items"), config, period_end(previous.day, config.timezone))
+        items = previous.table("items")
+        popular = popular_items(items, config, period_end(previous.day, config.timezone))
+        shown_as = item_codes(ids, items["item_id"])
         rows = item_codes(popular["item_id"], ids)
         scores = popularity(popular["score"].to_numpy())
         popularity_of = np.zeros(ids.len(), np.float32)
@@ -136,6 +144,7 @@ class Sources:
             popular=rows[rows >= 0],
             popularity_of=popularity_of,
             bias_of=bias_by_row(no_item_bias() if bias is None else bias, ids),
+            newness_of=newness_of(times_shown(items), shown_as, terms.newcomer_impressions),
             config=config,
         )
 
@@ -161,6 +170,7 @@ class Sources:
             "repeat": past.repeat.of(rows),
             "popular": self.popularity_of[rows],
             "item_bias": self.bias_of[rows],
+            "newcomer": self.newness_of[rows],
         }
 
     def merged(self, past: UserSources, nearest: np.ndarray, allowed: np.ndarray, places: int) -> Candidates:

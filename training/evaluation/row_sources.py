@@ -13,6 +13,7 @@ from features.days import Days
 from features.taken import taken_rows, users_taken
 from recsys.item_bias import bias_by_row
 from recsys.log import period_end
+from recsys.newcomers import newness_of, times_shown
 from recsys.source_terms import OF_PAST, SourceTerms
 from recsys.user_sources import UserSources, popularity
 from training.evaluation.audience import item_codes
@@ -42,6 +43,9 @@ def sources_of_rows(model: ListModel, days: Days, i: int, shown: pl.DataFrame) -
         found = {**found, "popular": _popular(popular, items["item_id"], codes)}
     if "item_bias" in wanted:
         found = {**found, "item_bias": bias_by_row(model.item_bias, shown["item_id"])}
+    if "newcomer" in wanted:
+        gone_at = terms.newcomer_impressions
+        found = {**found, "newcomer": newness_of(times_shown(items), codes, gone_at)}
     return {name: found[name] for name in wanted}
 
 
