@@ -15,6 +15,12 @@ CONFIG = default_config()
 AS_IT_IS = {task.name: Identity() for task in CONFIG.tasks}
 
 
+def shown(item, position):
+    return pl.DataFrame({"item_id": item, "position": position}).with_columns(
+        sampled=pl.lit(value=False), propensity=pl.lit(0.1)
+    )
+
+
 class Days:
     """Days of 4,000 rows: twice as much is chosen at place 1 as at place 2, and of "a" as of "b"."""
 
@@ -31,7 +37,7 @@ class Days:
     def examples(self, i):
         item = np.where(np.arange(self.rows) % 2 == 0, "a", "b")
         position = 1 + np.arange(self.rows) // 2 % 2
-        return pl.DataFrame({"item_id": item, "position": position}).with_columns(sampled=pl.lit(value=False))
+        return shown(item, position)
 
     def labels(self, i):
         shown = self.examples(i)
@@ -77,9 +83,7 @@ def test_a_good_place_and_a_good_day_are_no_merit_of_the_item_that_had_them(coun
 
         def examples(self, i):
             good = np.arange(self.rows) < (0.9 if i == 2 else 0.2) * self.rows
-            return pl.DataFrame(
-                {"item_id": np.where(good, "a", "b"), "position": np.where(good, 1, 2)}
-            ).with_columns(sampled=pl.lit(value=False))
+            return shown(np.where(good, "a", "b"), np.where(good, 1, 2))
 
         def labels(self, i):
             rate = np.where(self.examples(i)["position"] == 1, 0.2, 0.1) * (2 if i == 2 else 1)
@@ -125,6 +129,40 @@ def test_drawn_negatives_were_never_shown(count):
 
     found = count(Drawn())
     assert found["b"] > found["a"] + 0.3, "half of the rows of b that nobody chose are left out"
+
+
+def test_what_was_shown_for_certain_says_nothing_of_an_item(count):
+    """Of "a" half of the rows were chosen by their score, and nobody wants those."""
+
+    class Greedy(Days):
+        share = 0.95
+
+        def examples(self, i):
+            return (
+                super()
+                .examples(i)
+                .with_columns(propensity=pl.when(pl.Series(self.chosen())).then(self.share).otherwise(0.02))
+            )
+
+        def chosen(self):
+            return np.arange(self.rows) % 4 == 0
+
+        def labels(self, i):
+            drawn = (np.random.default_rng(i).random(self.rows) < 0.2) & ~self.chosen()
+            return drawn.astype(np.float32)
+
+    assert count(Greedy()) == pytest.approx({"a": 0.0, "b": 0.0}, abs=0.1)
+    days = Greedy()
+    days.share = 0.4
+    assert count(days)["a"] < -0.3, "rows that were drawn count"
+
+
+def test_a_log_that_does_not_say_how_likely_its_rows_were_is_counted_whole(count):
+    class Unknown(Days):
+        def examples(self, i):
+            return super().examples(i).with_columns(propensity=pl.lit(None, pl.Float64))
+
+    assert count(Unknown()) == count(Days())
 
 
 def test_before_there_is_a_day_to_count_there_is_no_bias(count):

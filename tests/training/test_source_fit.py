@@ -37,12 +37,12 @@ def made_up(num_lists=60, *, by, seed=0):
     )
 
 
-def config_of(repeat="learn", sources="auto"):
+def config_of(repeat="learn", sources="auto", **fusion):
     config = default_config()
     return config.model_copy(
         update={
             "policy": config.policy.model_copy(update={"repeat": repeat}),
-            "fusion": config.fusion.model_copy(update={"sources": sources}),
+            "fusion": config.fusion.model_copy(update={"sources": sources, **fusion}),
         }
     )
 
@@ -194,7 +194,7 @@ def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
         column[:, 30:] = 0.0
     found = fit(problem, own=True)
     assert found.by_rule
-    assert set(found.terms.weights) == {"item_bias", "item_item"}
+    assert set(found.terms.weights) == {"item_bias", "item_item", "newcomer"}
     heads, table = problem.heads, problem.columns["item_item 30"]
     by_hand = heads + heads[:, :30].mean() * problem.columns["item_bias"]
     by_hand += 0.6 * problem.ratio(heads, table) * table
@@ -226,7 +226,17 @@ def test_a_handful_of_users_gives_no_weights_by_the_rule(fit):
 def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):
     problem = made_up(by={"popular": 1.0})
     problem.columns["item_item 30"][:] = 0
-    assert set(fit(problem, own=True).terms.weights) == {"item_bias"}
+    assert set(fit(problem, own=True).terms.weights) == {"item_bias", "newcomer"}
+
+
+def test_a_newcomer_is_lifted_as_what_is_chosen_so_much_oftener_than_expected(fit):
+    config = config_of(newcomers=0.4, newcomer_impressions=70)
+    terms = fit(made_up(by={"popular": 1.0}), config, own=True).terms
+    assert terms.newcomer == pytest.approx(0.4 * terms.item_bias, rel=1e-6)
+    assert terms.newcomer_impressions == 70
+    assert SourceTerms.model_validate_json(terms.model_dump_json()) == terms
+    off = fit(made_up(by={"popular": 1.0}), config_of(newcomers=0.0), own=True).terms
+    assert off == terms.model_copy(update={"newcomer": 0.0, "newcomer_impressions": 50.0})
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["fitted", "by the rule"])

@@ -63,6 +63,8 @@ def test_a_prepared_version_is_the_bundle_and_is_mapped(source, store, loader, t
     assert [model.catalogue.item(row) for row in rows] == [plain.catalogue.item(row) for row in rows]
     np.testing.assert_array_equal(model.popular.scores(rows), plain.popular.scores(rows))
     np.testing.assert_array_equal(model.item_bias, plain.item_bias)
+    np.testing.assert_array_equal(model.times_shown, plain.times_shown)
+    assert plain.times_shown.max() > 50, "the shop shows an item that often"
     mapped = Path("/proc/self/maps").read_text()
     for name in (
         "weights.safetensors",

@@ -18,6 +18,7 @@ from recsys.config.serving import PolicyConfig
 from recsys.index import ItemIndex
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
+from recsys.newcomers import times_shown
 from recsys.registry import Registry
 from recsys.source_terms import NO_SOURCES
 from recsys.user_past import UserPast
@@ -110,6 +111,7 @@ def _engine_of(predictor, chain, i, *, events=None, policy=None, candidate_log_s
         catalogue=catalogue,
         popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
         item_bias=bias_of_bundle(dataclasses.replace(bundle, items_in_memory=items)),
+        times_shown=times_shown(items),
         past=UserPast.of(table, config, sources),
         tasks=config.tasks,
         fusion=bundle.manifest.fusion,

@@ -23,7 +23,7 @@ BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days
 OTHERWISE_COUNTED = BY_PAST.model_copy(
     update={"item_item_order": True, "item_item_attributes": True, "item_item_walks": 0.3}
 )
-BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_bias=0.4)
+BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_bias=0.4, newcomer=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +156,14 @@ def test_rows_and_what_weights_are_fitted_on_have_the_scores_of_the_lists(
         rows = user.candidates.rows
         shown = pl.DataFrame({"item_id": [*ids.gather(rows), "of today"], "user_id": names[user.user]})
         found = sources_of_rows(model, shop_chain, LAST, shown)
-        assert set(found) == {"item_item", "repeat", "popular", "item_bias"}
+        assert set(found) == {"item_item", "repeat", "popular", "item_bias", "newcomer"}
         for name, values in found.items():
             np.testing.assert_allclose(values[:-1], user.sources[name], rtol=0.03, atol=1e-6, err_msg=name)
-            assert values[-1] == 0
+            assert values[-1] == (name == "newcomer")
+            if name == "newcomer":
+                continue
             column = {"item_item": "item_item 30", "repeat": "repeat 60"}.get(name, name)
             here = problem.columns[column][user.user, : rows.size]
             np.testing.assert_allclose(here, user.sources[name], atol=1e-6, err_msg=name)
-    for name in ("item_item", "popular", "item_bias"):
+    for name in ("item_item", "popular", "item_bias", "newcomer"):
         assert any(user.sources[name].any() for user in users), name

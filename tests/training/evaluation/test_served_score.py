@@ -30,7 +30,14 @@ LAST, PLACES = 5, 5
 LAG_S = 30
 DAY = date(2026, 1, 30)
 EVERY = SourceTerms(
-    heads=0.7, retrieval=0.2, item_item=0.5, repeat=0.3, popular=0.2, item_bias=0.3, item_item_days=2.0
+    heads=0.7,
+    retrieval=0.2,
+    item_item=0.5,
+    repeat=0.3,
+    popular=0.2,
+    item_bias=0.3,
+    newcomer=0.2,
+    item_item_days=2.0,
 )
 POLICY = {"name": "epsilon_plackett_luce", "epsilon": 0.6, "temperature": 0.5}
 LEARN = {"repeat": "learn", "repeat_kinds": ("click",), "max_repeats": 2}
