@@ -292,8 +292,8 @@ class RecommendRequest(_message.Message):
     @_builtins.property
     def head_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. So does
-        "source:retrieval", "source:item_item", "source:repeat", "source:popular" or "source:item_bias" for that of a
-        source's own score. At most 1e6 in size.
+        "source:retrieval", "source:item_item", "source:repeat", "source:popular", "source:item_bias" or
+        "source:newcomer" for that of a source's own score. At most 1e6 in size.
         """
 
     @_builtins.property
