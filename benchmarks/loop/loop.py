@@ -51,6 +51,10 @@ class ServedDay:
     observed_click: float
     true_click: float
     """Mean chance of a click, by the shop's truth."""
+    new_shown: float
+    """Share of places that show items which came after the first night."""
+    new_offered: float
+    """Share of the day's items that came after it: those of the day itself are not listed yet."""
 
 
 class World:
@@ -173,7 +177,15 @@ def _served(shop: Shop, config: RunConfig, day: date, tables: DayTables, expecte
         expected_click=expected,
         observed_click=clicks / shown.height,
         true_click=float(truth["p_click"].mean()),  # type: ignore[arg-type]
+        new_shown=float(_is_new(shop, shop.item_numbers(shown["item_id"])).mean()),
+        new_offered=float(_is_new(shop, shop.items.available(shop.dials.day_number(day))).mean()),
     )
+
+
+def _is_new(shop: Shop, items: np.ndarray) -> np.ndarray:
+    """Tell which items came after the first night [N]."""
+    found: np.ndarray = shop.items.arrival_day[items] > shop.dials.day_number(shop.dials.last_day)
+    return found
 
 
 def _day_tree(of: ServedDay) -> dict[str, Any]:
@@ -183,6 +195,8 @@ def _day_tree(of: ServedDay) -> dict[str, Any]:
         "expected_click": of.expected_click,
         "observed_click": of.observed_click,
         "true_click": of.true_click,
+        "new_shown": of.new_shown,
+        "new_offered": of.new_offered,
         "expected_over_observed": of.expected_click / of.observed_click if of.observed_click else None,
         "requests": int(of.value.size),
     }

@@ -24,7 +24,7 @@ _STYLE = (
 def nights_grid(tree: Tree) -> Grid:
     """Lay out each night: its verdict, and what the lists of the day after were worth."""
     titles = ["served", "verdict", "true value", "expected click", "observed click", "expected / observed"]
-    titles += ["never retrained", "above it"]
+    titles += ["never retrained", "above it", "new items shown", "offered"]
     return [
         titles,
         *(
@@ -37,6 +37,8 @@ def nights_grid(tree: Tree) -> Grid:
                 _ratio(night["expected_over_observed"]),
                 f"{never['true_value']:.3f}",
                 _share(night["above_never_retrained"]),
+                f"{night['new_shown']:.3f}",
+                f"{night['new_offered']:.3f}",
             ]
             for night, never in zip(tree["nights"], tree["never_retrained"], strict=True)
         ),

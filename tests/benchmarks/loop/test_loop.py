@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.loop.loop import ServedDay, _served, above
+from benchmarks.loop.loop import ServedDay, _is_new, _served, above
 from benchmarks.loop.loop_pages import nights_grid, value_curve
 from benchmarks.loop.serve_day import DayServer
 from recsys.bundle import load_bundle
@@ -91,12 +91,29 @@ def test_the_days_figures_are_those_of_its_lists(shop, config, day, tables, serv
     assert of.observed_click == pytest.approx(of.true_click, rel=0.5)
     clicks = (tables.feedback["kind"] == "click").sum()
     assert of.observed_click == clicks / tables.impressions.height
+    assert of.new_shown == 0.0, "a day's own new items are not listed yet"
+    arrived = shop.items.arrival_day[shop.items.available(shop.dials.day_number(day))]
+    assert of.new_offered == pytest.approx((arrived == arrived.max()).mean())
+
+
+def test_new_items_are_those_that_came_after_the_log(shop):
+    last = shop.dials.day_number(shop.dials.last_day)
+    first_of = [np.flatnonzero(shop.items.arrival_day == day)[0] for day in (0, last, last + 1)]
+    assert _is_new(shop, np.array(first_of)).tolist() == [False, False, True]
 
 
 def test_nights_are_compared_request_by_request(day):
     base = np.random.default_rng(0).random(200)
     one, other = (
-        ServedDay(day=day, value=base + shift, expected_click=0.1, observed_click=0.1, true_click=0.1)
+        ServedDay(
+            day=day,
+            value=base + shift,
+            expected_click=0.1,
+            observed_click=0.1,
+            true_click=0.1,
+            new_shown=0.0,
+            new_offered=0.0,
+        )
         for shift in (0.05, 0.0)
     )
     found = above(one, other)
@@ -106,7 +123,7 @@ def test_nights_are_compared_request_by_request(day):
 
 def test_page_and_curve_hold_every_night():
     night = {"day": "2026-01-31", "true_value": 1.2, "expected_click": 0.2, "observed_click": 0.1}
-    night["expected_over_observed"] = 2.0
+    night |= {"expected_over_observed": 2.0, "new_shown": 0.05, "new_offered": 0.2}
     above = {"mean": 0.01, "low": -0.01, "high": 0.03}
     nights = [{**night, "true_value": 1.2 + n / 10, "verdict": "PROMOTE"} for n in range(3)]
     tree = {"seed": 1, "nights": [{**n, "above_never_retrained": above} for n in nights]}
@@ -114,6 +131,7 @@ def test_page_and_curve_hold_every_night():
     titles, *lines = nights_grid(tree)
     assert [len(line) for line in lines] == [len(titles)] * 3
     assert lines[0][5] == "2.00"
+    assert lines[0][-2:] == ["0.050", "0.200"]
     drawn = ElementTree.fromstring(value_curve(tree))
     curves = [of.get("d") for of in drawn.iter() if of.tag.endswith("path")]
     assert [curve.count("L") for curve in curves] == [2, 2]
