@@ -175,6 +175,8 @@ def _by_rule(
 def _with_newcomers(terms: SourceTerms, config: RunConfig) -> SourceTerms:
     """Lift what was hardly shown, in the unit of what the heads miss of items: times chosen, a logarithm."""
     weight = float(np.float32(config.fusion.newcomers * terms.item_bias))
+    if not weight:
+        return terms
     gone_at = float(config.fusion.newcomer_impressions)
     return terms.model_copy(update={"newcomer": weight, "newcomer_impressions": gone_at})
 

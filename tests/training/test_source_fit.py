@@ -235,7 +235,8 @@ def test_a_newcomer_is_lifted_as_what_is_chosen_so_much_oftener_than_expected(fi
     assert terms.newcomer == pytest.approx(0.4 * terms.item_bias, rel=1e-6)
     assert terms.newcomer_impressions == 70
     assert SourceTerms.model_validate_json(terms.model_dump_json()) == terms
-    off = fit(made_up(by={"popular": 1.0}), config_of(newcomers=0.0), own=True).terms
+    config = config_of(newcomers=0.0, newcomer_impressions=70)
+    off = fit(made_up(by={"popular": 1.0}), config, own=True).terms
     assert off == terms.model_copy(update={"newcomer": 0.0, "newcomer_impressions": 50.0})
 
 
