@@ -11,7 +11,7 @@ dimensions.
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ WATCHED_USERS = 5_000
 
 NOISE = 0.1
 """Length of what rows have beside their start."""
+POSITIONS, MOST_EPOCHS = 1_500_000, 50
+"""So many positions a training sees at least: a small set is gone through the more often, up to so often."""
 WARMUP_STEPS, MOST_LENGTH = 50, 5.0
 """Steps in which the learning rate rises, and the longest gradient of a step."""
 
@@ -55,11 +57,19 @@ class Setting:
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     epochs: int = 12
-    """At most; the learning rate falls to 0 with them."""
+    """At most, of a large set; the learning rate falls to 0 with them."""
     patience: int = 3
-    """Epochs without a better validation before it stops."""
+    """Looks at validation without a better one before it stops."""
     attributes: bool = True
     """Whether items have their attributes' rows."""
+
+    def positions(self, part: Part) -> int:
+        """Count the positions of an epoch."""
+        return int(np.clip(part.known.counts - 1, 0, self.most_events).sum())
+
+    def planned(self, part: Part) -> int:
+        """Give the epochs after which the learning rate is 0."""
+        return max(self.epochs, min(MOST_EPOCHS, math.ceil(POSITIONS / max(1, self.positions(part)))))
 
     def __str__(self) -> str:
         size = f"{self.shape.num_layers} layer(s) of {self.shape.dim}, dropout {self.shape.dropout:g}"
@@ -155,12 +165,17 @@ class Step:
 
 
 def steps_of(part: Part, setting: Setting, generator: np.random.Generator) -> Iterator[Step]:
-    """Give an epoch's steps: every user once, in a random order, the latest events of each."""
+    """Give an epoch's steps: every user once, in a random order, with as many events as a state sees.
+
+    Of a longer sequence an epoch has a part that is drawn anew, so that in time all positions are learned.
+    """
     counts = part.known.counts
     users = generator.permutation(np.flatnonzero(counts > 1))
     for begin in range(0, users.size, setting.users):
         chosen = users[begin : begin + setting.users]
-        ends, most = part.known.starts[chosen + 1], np.minimum(counts[chosen], setting.most_events + 1) - 1
+        most = np.minimum(counts[chosen], setting.most_events + 1) - 1
+        later = generator.integers(0, counts[chosen] - most)
+        ends = part.known.starts[chosen + 1] - later
         events = np.repeat(ends - 1 - most - np.cumsum(most) + most, most) + np.arange(most.sum())
         yield Step(
             torch.from_numpy(part.known.items[events].astype(np.int64)),
@@ -216,6 +231,8 @@ class Fitted:
     setting: Setting
     epochs: int
     """After which the validation was best, or all."""
+    planned: int
+    """Epochs of its learning rate's schedule."""
 
     def scorer(self, part: Part) -> Scorer:
         """Score from users' histories in a part."""
@@ -241,10 +258,10 @@ class Fitted:
 
 
 class Training:
-    """One training in progress."""
+    """One training in progress. Args: planned: epochs in which the learning rate falls to 0."""
 
-    def __init__(self, part: Part, setting: Setting, seed: int) -> None:
-        self.part, self.setting = part, setting
+    def __init__(self, part: Part, setting: Setting, seed: int, planned: int) -> None:
+        self.part, self.setting, self.planned = part, setting, planned
         self._random, self._drawing = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -255,7 +272,7 @@ class Training:
             self.model.parameters(), setting.learning_rate, weight_decay=setting.weight_decay, fused=True
         )
         users = int((part.known.counts > 1).sum())
-        total = max(1, math.ceil(users / setting.users)) * setting.epochs
+        total = max(1, math.ceil(users / setting.users)) * planned
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 1 - step / (total + 1))
         )
@@ -268,6 +285,10 @@ class Training:
             for step in steps_of(self.part, self.setting, self._random):
                 self._step(step)
             self._dropping = torch.get_rng_state()
+
+    def fitted(self, epochs: int) -> Fitted:
+        """Give the model as it is after so many epochs."""
+        return Fitted(model=self.model, setting=self.setting, epochs=epochs, planned=self.planned)
 
     def _step(self, step: Step) -> None:
         drawn = torch.randperm(self.part.num_items, generator=self._drawing)[: self.setting.negatives]
@@ -288,24 +309,27 @@ def _shares(part: Part) -> Tensor:
     return torch.from_numpy((counts / max(1, counts.sum())).astype(np.float32))
 
 
-def fit_encoder(part: Part, setting: Setting, seed: int, epochs: int) -> Fitted:
-    """Train on all positions of a part for so many epochs of the setting's schedule."""
-    training = Training(part, setting, seed)
-    for _ in range(epochs):
+def fit_encoder(part: Part, like: Fitted, seed: int) -> Fitted:
+    """Train on all positions of a part as another was trained, for as many epochs of the same schedule."""
+    training = Training(part, like.setting, seed, like.planned)
+    for _ in range(like.epochs):
         training.epoch()
-    return Fitted(model=training.model, setting=setting, epochs=epochs)
+    return training.fitted(like.epochs)
 
 
 def choose_epochs(part: Part, setting: Setting, seed: int) -> Fitted:
-    """Train until the part's wanted items are found no better; give the weights of the best epoch."""
-    training, few = Training(part, setting, seed), part.of_users(WATCHED_USERS)
-    best, kept = -math.inf, Fitted(model=training.model, setting=setting, epochs=0)
-    for epoch in range(1, setting.epochs + 1):
+    """Train until the part's wanted items are found no better; give the weights of the best look at them."""
+    training, few = Training(part, setting, seed, setting.planned(part)), part.of_users(WATCHED_USERS)
+    between = max(1, round(training.planned / setting.epochs))
+    best, kept = -math.inf, training.fitted(0)
+    for epoch in range(1, training.planned + 1):
         training.epoch()
-        worth = rank(Fitted(model=training.model, setting=setting, epochs=epoch).scorer(few), few).worth
+        if epoch % between and epoch < training.planned:
+            continue
+        worth = rank(training.fitted(epoch).scorer(few), few).worth
         if worth > best:
-            best, kept = worth, Fitted(model=copy.deepcopy(training.model), setting=setting, epochs=epoch)
-        elif epoch - kept.epochs >= setting.patience:
+            best, kept = worth, replace(training.fitted(epoch), model=copy.deepcopy(training.model))
+        elif epoch - kept.epochs >= setting.patience * between:
             break
     return kept
 
@@ -328,6 +352,5 @@ class Encoders:
         """Train on a part, without looking at its wanted items; the last fit is kept for another row."""
         last = self._last
         if last is None or last[:2] != (name, seed) or last[2] is not part:
-            epochs = self.validated(name, seed).epochs
-            last = self._last = (name, seed, part, fit_encoder(part, SETTINGS[name], seed, epochs))
+            last = self._last = (name, seed, part, fit_encoder(part, self.validated(name, seed), seed))
         return last[3]

@@ -52,8 +52,8 @@ PUBLISHED: dict[tuple[int, int, int], Published] = {
 
 TOGETHER, SHARES = "hstu", (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """The encoder beside item-item, and what its cosine may weigh."""
-MOST_EVENTS = 400_000
-"""With more events an encoder is trained on request alone: on two cores it takes longer than all else."""
+MOST_POSITIONS = 400_000
+"""With more in an epoch an encoder is trained on request alone: it takes longer than all else."""
 MOST_USERS = 25_000
 """Whose lists are ranked when recency is chosen on the whole catalogue."""
 
@@ -125,7 +125,7 @@ def rows_of(validation: Part, test: Part) -> dict[str, Row]:
         "all_together": partial(choose_together, choice, encoders),
     }
     trained |= {name: partial(choose_encoder, encoders, name) for name in SETTINGS if name != TOGETHER}
-    few = test.known.items.size <= MOST_EVENTS
+    few = SETTINGS[TOGETHER].positions(test) <= MOST_POSITIONS
     for name, choose in trained.items():
         by_default = few and name in (TOGETHER, "all_together")
         rows[name] = Row(partial(_seeded, measured, choose), on_request=not by_default)

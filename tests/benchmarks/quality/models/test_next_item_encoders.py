@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+import benchmarks.quality.models.next_item_encoders as encoders
 from benchmarks.quality.models.next_item_encoders import (
     SETTINGS,
     NextItem,
+    Training,
     choose_epochs,
     fit_encoder,
     spectral_rows,
@@ -36,11 +38,26 @@ def part():
     )
 
 
-def test_an_epoch_has_the_latest_positions_of_every_user_once(part):
-    steps = list(steps_of(part, SETTING, np.random.default_rng(0)))
-    assert sorted(len(step.lists.count_B) for step in steps) == [1, 2]
-    pairs = [p for s in steps for p in zip(s.items_E.tolist(), s.next_E.tolist(), strict=True)]
-    assert sorted(pairs) == [(2, 3), (3, 4), (4, 5), (5, 6), (7, 8), (8, 9), (11, 0)]
+def test_an_epoch_has_of_every_user_as_many_positions_as_a_state_sees(part):
+    random, met = np.random.default_rng(0), set()
+    for _ in range(20):
+        steps = list(steps_of(part, SETTING, random))
+        assert sorted(len(step.lists.count_B) for step in steps) == [1, 2]
+        pairs = sorted(p for s in steps for p in zip(s.items_E.tolist(), s.next_E.tolist(), strict=True))
+        assert pairs[4:] == [(7, 8), (8, 9), (11, 0)]
+        first = pairs[0][0]
+        assert pairs[:4] == [(item, item + 1) for item in range(first, first + 4)]
+        met.add(first)
+    assert met == {0, 1, 2}, "in time all positions of a long sequence are learned"
+
+
+def test_a_small_set_is_gone_through_more_often_up_to_a_limit(part, monkeypatch):
+    assert SETTING.positions(part) == 4 + 2 + 0 + 1
+    assert SETTING.planned(part) == encoders.MOST_EPOCHS
+    monkeypatch.setattr(encoders, "POSITIONS", 7 * 30 - 1)
+    assert SETTING.planned(part) == 30
+    monkeypatch.setattr(encoders, "POSITIONS", 7)
+    assert SETTING.planned(part) == SETTING.epochs
 
 
 def test_with_all_items_drawn_the_loss_is_softmax_without_the_users_own_items(part):
@@ -81,15 +98,20 @@ def test_rows_begin_where_items_that_go_together_are_near(part):
 def test_training_is_the_same_again_and_leaves_torchs_random_numbers_alone(part):
     before = torch.get_rng_state()
     dropping = replace(SETTING, shape=replace(SETTING.shape, dropout=0.5))
-    one, other = (fit_encoder(part, dropping, 3, 1).scorer(part)(np.array([0, 1, 4])) for _ in range(2))
+    like = Training(part, dropping, 3, planned=1).fitted(1)
+    one, other = (fit_encoder(part, like, 3).scorer(part)(np.array([0, 1, 4])) for _ in range(2))
     np.testing.assert_array_equal(one, other)
     assert not one[2].any(), "a user without events"
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_best_epoch_is_kept(part):
+@pytest.mark.parametrize(("positions", "between"), [(7, 1), (7 * 12, 3)])
+def test_the_best_epoch_is_kept_of_those_looked_at(part, monkeypatch, positions, between):
+    monkeypatch.setattr(encoders, "POSITIONS", positions)
     kept = choose_epochs(part, replace(SETTING, epochs=4, patience=1), 0)
-    assert 1 <= kept.epochs <= 4
-    again = fit_encoder(part, replace(SETTING, epochs=4), 0, kept.epochs)
+    assert kept.planned == 4 * between
+    assert kept.epochs in range(between, kept.planned + 1, between)
     users = np.array([0, 1])
-    np.testing.assert_allclose(kept.scorer(part)(users), again.scorer(part)(users), rtol=1e-5)
+    np.testing.assert_allclose(
+        kept.scorer(part)(users), fit_encoder(part, kept, 0).scorer(part)(users), rtol=1e-5
+    )

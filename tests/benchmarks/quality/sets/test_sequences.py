@@ -90,7 +90,7 @@ def test_encoders_learn_order_and_are_no_worse_beside_item_item(folder):
 
 @pytest.mark.usefixtures("small_encoders")
 def test_of_many_events_an_encoder_is_trained_on_request_alone(folder, monkeypatch):
-    monkeypatch.setattr(sequences, "MOST_EVENTS", 100)
+    monkeypatch.setattr(sequences, "MOST_POSITIONS", 100)
     rows = open_sequences(folder, folder).rows
     on_request = ["hstu", "all_together", "sasrec", "sasrec_no_attributes"]
     assert [name for name in on_request if not rows[name].on_request] == []
@@ -125,7 +125,7 @@ def test_above_eases_size_the_rows_are_the_sparse_ones(folder, monkeypatch):
         "recsys.item_item.ease",
     ):
         monkeypatch.setattr(f"{name}.MOST_ITEMS", ITEMS - 1)
-    monkeypatch.setattr(sequences, "MOST_EVENTS", 0)  # without the encoder
+    monkeypatch.setattr(sequences, "MOST_POSITIONS", 0)  # without the encoder
     found = measure_set(open_sequences(folder, folder), 1, [], lambda _: None)
     assert [row.name for row in found.rows] == ["item_item", "item_knn", "popular"]
     assert found.rows[0].heads["next_item"]["ndcg_at_10"].value > 0.8
