@@ -1,5 +1,7 @@
 """The item-item table as a row: settings by validation, lists without what was met in training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -92,6 +94,17 @@ def test_tables_are_chosen_once_for_all_rows(tables, monkeypatch):
     assert run.validation["had auc"].all(), "what the heads gave stays"
     np.testing.assert_array_equal(run.test["had ndcg@10"], alone.test["had ndcg@10"])
     assert run.note.startswith("item_item + 0 x heads (penalty ")
+
+
+def test_no_choice_looks_at_the_test_lists(tables):
+    """Other items to find in the test: the same table and weight."""
+    ((head, (known, test)),) = tables.lists.items()
+    turned = TableRows(tables.split, {head: (known, replace(test, held_out=known.held_out[::-1].tocsr()))})
+    heads = np.random.default_rng(3).random((USERS, ITEMS), np.float32).__getitem__
+    one, other = (rows.beside(Run(validation={}, test={}), heads) for rows in (tables, turned))
+    assert one.note == other.note
+    np.testing.assert_array_equal(one.validation["had ndcg@10"], other.validation["had ndcg@10"])
+    assert not np.array_equal(one.test["had ndcg@10"], other.test["had ndcg@10"])
 
 
 def test_heads_that_know_the_items_lead_the_lists(tables):
