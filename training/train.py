@@ -275,6 +275,7 @@ def _day_reader(
         piece_rows=config.training.chunk_rows,
         lists=lists,
         past_every=periods_of_a_table(len(_chosen(periods))),
+        stream_odds=config.training.stream_odds,
     )
 
 
@@ -298,7 +299,8 @@ def _encode(
 ) -> EncodedRows:
     """Encode a day in memory, with the labels hidden that a task is not trained on."""
     every = periods_of_a_table(len(_chosen(periods)))
-    made = encode_learned_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists, every)
+    labelled, odds = days.labelled_for(config.tasks), config.training.stream_odds
+    made = encode_learned_day(encoder, labelled, i, config.tasks, lists, every, stream_odds=odds)
     for task in _hidden(periods, i):
         made.labels[task].fill(np.nan)
     return made

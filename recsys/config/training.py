@@ -76,6 +76,9 @@ class TrainingConfig(Section):
     """Every so many nights (7: weekly) a night starts from scratch, not from the live weights; 0: none does.
     Periods are counted from the last cold start; where the log or the schedule leaves that night out, the
     next chance is as many later. The gate compares a restart with the live version as on any other night."""
+    stream_odds: bool = False
+    """Where negatives are drawn: heads learn the odds of what they are drawn from, which tells who takes much
+    from who takes little (docs/decisions.md, 86). False: those of the rows, alike for all users."""
     refit: bool = True
     """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
 

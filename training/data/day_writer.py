@@ -43,12 +43,15 @@ class DayWriter:
         folder: Path,
         lists: ListRows | None = None,
         past_every: int = 1,
+        *,
+        stream_odds: bool = False,
     ) -> None:
-        """Take day i and an existing folder. Args: lists, past_every: as `encode_day` takes them."""
+        """Take day i and an existing folder. Args: as `encode_learned_day` takes them."""
         self.encoder, self.days, self.i, self.tasks = encoder, days, i, tasks
         self.snapshot, self.previous = days[i], days.before(i)
         self.folder, self.arrays, self.lists = folder, ArrayWriter(folder), lists
         self.past = DayPast.of(encoder, days, i, past_every)
+        self.rate = drawn_rate(self.snapshot) if stream_odds else None
         self.items = item_rows(self.previous, self.snapshot)
         self.num_users = self.num_events = 0
         """Of the parts that are written."""
@@ -75,7 +78,7 @@ class DayWriter:
         items = with_unknown(self.encoder, "item", self.items)
         self._append_encoded("item", items)
         crosses: tuple[CrossTable, ...] = ()
-        places, rate = _Places(self.snapshot), drawn_rate(self.snapshot)
+        places = _Places(self.snapshot)
         for part in range(self.snapshot.num_parts):
             users = user_rows(self.previous, self.snapshot, part)
             self._append_encoded("user", self.encoder.encode("user", users))
@@ -85,7 +88,7 @@ class DayWriter:
             self._append_crosses(crosses, users.height)
             shares = self.days.label_shares(self.i, part, piece_rows, self.folder / f"labels-{part}")
             listed, done = self._lists(part), 0
-            thinned = None if rate is None else log_thinned(self.snapshot, part, rate)
+            thinned = None if self.rate is None else log_thinned(self.snapshot, part, self.rate)
             for examples in self.snapshot.slices("examples", part, piece_rows):
                 at = places.of(examples)
                 made = encode_examples(
@@ -115,7 +118,7 @@ class DayWriter:
                 "bags": {"user": len(nobody.bags), "item": len(items.bags)},
                 "cross_codes": [cross.num_codes for cross in crosses],
                 "lists": self.lists is not None,
-                "thinned": rate is not None,
+                "thinned": self.rate is not None,
             }
         )
 

@@ -104,6 +104,8 @@ class EncodedDays:
     """What a list is, where order inside lists is trained."""
     past_every: int = 1
     """Periods that share a table of items' neighbours."""
+    stream_odds: bool = False
+    """Whether rows are told what the draw of negatives adds to logits."""
 
     def __call__(self, i: int) -> EncodedFiles:
         """Give day i. A killed process leaves days that are whole, which the next one uses, or none.
@@ -118,7 +120,14 @@ class EncodedDays:
             try:
                 temporary.mkdir(parents=True)
                 writer = DayWriter(
-                    self.encoder, self.days, i, self.tasks, temporary, self.lists, self.past_every
+                    self.encoder,
+                    self.days,
+                    i,
+                    self.tasks,
+                    temporary,
+                    self.lists,
+                    self.past_every,
+                    stream_odds=self.stream_odds,
                 )
                 writer.write(self.hidden(i), self.piece_rows)
                 os.replace(temporary, target)

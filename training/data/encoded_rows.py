@@ -185,9 +185,15 @@ def encode_learned_day(
     tasks: Sequence[TaskSpec],
     lists: ListRows | None = None,
     past_every: int = 1,
+    *,
+    stream_odds: bool,
 ) -> EncodedRows:
-    """Encode day i to learn from it: as `encode_day`, with what the draw of its negatives adds to logits."""
-    rows, rate = encode_day(encoder, days, i, tasks, None, lists, past_every), drawn_rate(days[i])
+    """Encode day i to learn from it, as `encode_day`.
+
+    Args: stream_odds: with what the draw of its negatives adds to logits.
+    """
+    rows = encode_day(encoder, days, i, tasks, None, lists, past_every)
+    rate = drawn_rate(days[i]) if stream_odds else None
     return rows if rate is None else replace(rows, thinned=log_thinned(days[i], None, rate))
 
 

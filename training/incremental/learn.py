@@ -50,7 +50,8 @@ def closed_between(
     Args: days: with the labels known at `until` or later. All other labels are hidden; lists: what a list is,
     where the order inside it is learned.
     """
-    rows = encode_learned_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists)
+    labelled, odds = days.labelled_for(config.tasks), config.training.stream_odds
+    rows = encode_learned_day(encoder, labelled, i, config.tasks, lists, stream_odds=odds)
     first, last = (instant.timestamp() * 1000 for instant in (since, until))
     any_known = np.zeros(rows.size, bool)
     for task in config.tasks:

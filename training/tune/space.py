@@ -20,7 +20,8 @@ _TASK_KEYS = (
     "weight", "hidden", "loss", "learning_rate_scale", "list_weight", "debias", "transfer_from",
 )  # fmt: skip
 _FIXED = (
-    "training.seed", "training.max_days", "training.warm_scale", "training.refit", "training.threads",
+    "training.seed", "training.max_days", "training.stream_odds", "training.warm_scale", "training.refit",
+    "training.threads",
     "retrieval.task", "retrieval.num_candidates", "retrieval.popular_candidates",
     "retrieval.repeat_candidates", "retrieval.fresh_candidates", "retrieval.exact_items",
     "retrieval.index_min_recall",

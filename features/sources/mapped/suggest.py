@@ -74,7 +74,7 @@ def suggest_config(log: InteractionLog, mapping: Mapping) -> Suggestion:
         _history(facts, choice),
         *_model(facts, mapping),
         _repeats(heads, mapping),
-        _training(facts, choice),
+        _training(facts, choice, stream_odds=_reads_past(heads, mapping)),
         *_gate(choice, heads[0]),
     ]
     return Suggestion("\n".join(parts), first_night(facts, choice))
@@ -244,8 +244,7 @@ def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
         repeat, why = "allow", "they are shown like others"
     else:
         repeat, why = "learn", "they are candidates again; a night fits what repeats weigh in the score"
-    # Where choices hardly repeat, no drawn negative was taken before: the heads would read the label.
-    if repeat == "learn" and not any(map(is_taken_once, heads)):
+    if _reads_past(heads, mapping):
         reads = (
             "\n[item_item]\n# Heads read how often and how lately their user took an item, and what goes "
             "with it.\nfeature = true\n"
@@ -256,7 +255,15 @@ def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
     )
 
 
-def _training(facts: LogFacts, choice: PeriodChoice) -> str:
+def _reads_past(heads: list[KindFacts], mapping: Mapping) -> bool:
+    """Tell whether users take again what heads learn, in a log that does not say what was shown.
+
+    Where choices hardly repeat, no drawn negative was taken before: the heads would read the label.
+    """
+    return not mapping.logs_impressions and not any(map(is_taken_once, heads))
+
+
+def _training(facts: LogFacts, choice: PeriodChoice, *, stream_odds: bool) -> str:
     rows, epochs, batch = choose_batch(facts, choice)
     steps = epochs * rows // batch
     lines = [
@@ -264,6 +271,8 @@ def _training(facts: LogFacts, choice: PeriodChoice) -> str:
         f"batch_size = {batch} # {rows:,} rows to learn from are {steps:,} steps",
         f"epochs = {epochs}",
     ]
+    if stream_odds:
+        lines.append("stream_odds = true # heads tell who takes much from who takes little")
     if choice.periods > _MAX_PERIODS:
         lines.append(f"max_days = {choice.periods} # all {choice.name}s of the log")
     return "\n".join(lines) + "\n"

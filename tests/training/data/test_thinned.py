@@ -77,7 +77,8 @@ def test_files_have_what_memory_has(shop_chain, split_chain, trained, config, tm
         monkeypatch.setattr(module, "log_thinned", by_instant)
         monkeypatch.setattr(module, "drawn_rate", lambda _: 0.5)
     encoder = Encoder.from_config(config, trained.state)
-    memory = encode_learned_day(encoder, shop_chain, 3, config.tasks)
+    memory = encode_learned_day(encoder, shop_chain, 3, config.tasks, stream_odds=True)
+    assert encode_learned_day(encoder, shop_chain, 3, config.tasks, stream_odds=False).thinned is None
     assert encode_day(encoder, shop_chain, 3, config.tasks).thinned is None, "what is scored has none"
     days = EncodedDays(
         folder=tmp_path / "days",
@@ -86,6 +87,7 @@ def test_files_have_what_memory_has(shop_chain, split_chain, trained, config, tm
         tasks=config.tasks,
         hidden=lambda _: (),
         piece_rows=64,
+        stream_odds=True,
     )
     found = days(3).read(np.array([[3, 50], [200, memory.size]]))
     chosen = np.append(np.arange(3, 50), np.arange(200, memory.size))

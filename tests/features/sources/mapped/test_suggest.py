@@ -147,6 +147,7 @@ def test_whether_an_item_is_shown_again_follows_from_the_repeats(suggested, repe
     config, text = suggested(facts([kind(repeats=0.0), kind("purchase", repeats=repeats)]))
     assert (config.policy.repeat, config.policy.repeat_kinds) == (decided, ("purchase",))
     assert not config.item_item.feature
+    assert not config.training.stream_odds
     assert f"# {said} are of an item that the user had on an earlier day" in text
 
 
@@ -155,7 +156,7 @@ def test_heads_read_the_past_where_drawn_negatives_have_one(suggested, clicks_ag
     found = facts([kind(repeats=clicks_again), kind("purchase", repeats=0.08)])
     config, _ = suggested(found, **OF_CHOICES)
     assert config.policy.repeat == "learn"
-    assert config.item_item.feature == read
+    assert config.item_item.feature == config.training.stream_odds == read
 
 
 def test_ratings_alone_get_a_head_that_finds_what_to_list(suggested) -> None:
