@@ -194,7 +194,7 @@ def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
         column[:, 30:] = 0.0
     found = fit(problem, own=True)
     assert found.by_rule
-    assert set(found.terms.weights) == {"item_bias", "item_item", "newcomer"}
+    assert set(found.terms.weights) == {"item_bias", "item_item"}
     heads, table = problem.heads, problem.columns["item_item 30"]
     by_hand = heads + heads[:, :30].mean() * problem.columns["item_bias"]
     by_hand += 0.6 * problem.ratio(heads, table) * table
@@ -226,7 +226,7 @@ def test_a_handful_of_users_gives_no_weights_by_the_rule(fit):
 def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):
     problem = made_up(by={"popular": 1.0})
     problem.columns["item_item 30"][:] = 0
-    assert set(fit(problem, own=True).terms.weights) == {"item_bias", "newcomer"}
+    assert set(fit(problem, own=True).terms.weights) == {"item_bias"}
 
 
 def test_a_newcomer_is_lifted_as_what_is_chosen_so_much_oftener_than_expected(fit):

@@ -558,7 +558,7 @@ def test_users_of_the_snapshot_ask_the_index_and_their_items_speak_for_others(fi
     assert bundle.item_item.num_items == bundle.items.height
     assert (bundle.item_item.neighbours >= 0).any()
     weights = bundle.manifest.fusion.sources.weights
-    assert set(weights) == {"item_bias", "item_item", "newcomer"}, "the shop says what it showed: by the rule"
+    assert set(weights) == {"item_bias", "item_item"}, "the shop says what it showed: by the rule"
     queries = _Probe(DaySnapshot(DAY, folder)).user_vectors(bundle)
     assert queries.shape == (NUM_QUERIES, bundle.index.embeddings_ID.shape[1])
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-5)
