@@ -23,7 +23,7 @@ _TRAIN = (
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
-    "training.balancing", "training.balancer", "training.device", "training.sharding",
+    "training.balancing", "training.balancer", "training.device", "training.sharding", "training.stream_odds",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
 _INPUTS = (
