@@ -44,14 +44,16 @@ def closed_between(
     since: datetime,
     until: datetime,
     lists: ListRows | None = None,
+    *,
+    stream_odds: bool = False,
 ) -> EncodedRows:
     """Encode the impressions of day i of which a label became known after `since`, up to `until`.
 
     Args: days: with the labels known at `until` or later. All other labels are hidden; lists: what a list is,
-    where the order inside it is learned.
+    where the order inside it is learned; stream_odds: as `encode_learned_day` takes it.
     """
-    labelled, odds = days.labelled_for(config.tasks), config.training.stream_odds
-    rows = encode_learned_day(encoder, labelled, i, config.tasks, lists, stream_odds=odds)
+    labelled = days.labelled_for(config.tasks)
+    rows = encode_learned_day(encoder, labelled, i, config.tasks, lists, stream_odds=stream_odds)
     first, last = (instant.timestamp() * 1000 for instant in (since, until))
     any_known = np.zeros(rows.size, bool)
     for task in config.tasks:
@@ -94,7 +96,10 @@ def learn_closed(
     encoder = Encoder.from_config(config, state)
     places = places_of(days, config)
     lists = learned_lists(days, {task.name: places for task in config.tasks}, config)
-    parts = {i: closed_between(days, i, encoder, config, since, until, lists) for i in places}
+    odds = config.training.stream_odds
+    parts = {
+        i: closed_between(days, i, encoder, config, since, until, lists, stream_odds=odds) for i in places
+    }
     parts = {i: rows for i, rows in parts.items() if rows.size}
     if not parts:
         return None
