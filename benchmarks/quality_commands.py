@@ -21,12 +21,18 @@ def bench_quality_command(
         int | None, typer.Option(min=1, help="Runs of each row, seeds 0, 1, …; default: 3, of sequences 1.")
     ] = None,
     rows: Annotated[str, typer.Option(help="Only these rows of the table, by name: a,b,c.")] = "",
+    peers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer", help="Also train this peer's rows: rectools, of sequences; may be given again."
+        ),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
     from benchmarks.quality.run_set import run_set, show_set
 
-    tree = run_set(name, data, seeds, [row for row in rows.split(",") if row])
+    tree = run_set(name, data, seeds, [row for row in rows.split(",") if row], peers or ())
     put_json(tree, json_file, lambda: show_set(tree))
 
 

@@ -33,20 +33,29 @@ REPLICATES = 300
 Trained = Mapping[str, Sequence[Run]]
 
 
-def measure_set(of: QualitySet, seeds: int, asked: Sequence[str], news: News) -> QualityReport:
+def measure_set(
+    of: QualitySet, seeds: int, asked: Sequence[str], news: News, peers: Sequence[str] = ()
+) -> QualityReport:
     """Train the rows that are asked for, when none is all but those on request, and report on them.
 
-    Raises: ConfigError when a row is unknown, needs more seeds, or needs LightGBM and it is not installed.
+    Args: peers: whose rows are trained, too.
+    Raises: ConfigError when a row or a peer is unknown, a row needs more seeds, or LightGBM, which is not
+    installed.
     """
-    wanted = wanted_rows(of.rows, asked, seeds)
+    for peer in peers:
+        if peer not in of.peers:
+            raise ConfigError(f"--peer {peer!r} is not known; this set has: {', '.join(of.peers) or 'none'}")
+    wanted = wanted_rows(of.rows, asked, seeds, [row for peer in peers for row in of.peers[peer]])
     compared = {first for first, other in of.questions if other in wanted and not of.rows[other].shown}
     trained = {n: _train(of, n, seeds, news) for n in of.rows if n in wanted or n in compared}
     table = [model_row(of, name, trained[name], seeds) for name in wanted if of.rows[name].shown]
     return QualityReport(of=of, rows=tuple(table), differences=tuple(_differences(of, table, trained)))
 
 
-def wanted_rows(known: Mapping[str, Row], asked: Sequence[str], seeds: int) -> list[str]:
-    """Give the rows to train, in the table's order.
+def wanted_rows(
+    known: Mapping[str, Row], asked: Sequence[str], seeds: int, more: Sequence[str] = ()
+) -> list[str]:
+    """Give the rows to train, in the table's order. Args: more: beside those asked for, or all by default.
 
     Raises: ConfigError, before anything is trained, as `measure_set` does.
     """
@@ -56,7 +65,8 @@ def wanted_rows(known: Mapping[str, Row], asked: Sequence[str], seeds: int) -> l
         if known[name].least_seeds > seeds:
             raise ConfigError(f"row {name!r} is a difference over seeds; give --seeds 2 or more")
     default = [n for n, row in known.items() if not row.on_request]
-    wanted = [n for n, row in known.items() if n in (asked or default) and row.least_seeds <= seeds]
+    chosen = {*(asked or default), *more}
+    wanted = [n for n, row in known.items() if n in chosen and row.least_seeds <= seeds]
     if LIGHTGBM in wanted:
         require_lightgbm()
     return wanted

@@ -158,6 +158,8 @@ class QualitySet:
     questions: Sequence[tuple[str, str]] = ()
     """Pairs of rows: the first is compared with the second, beside the chosen row with every baseline."""
     published: Published = field(default_factory=dict)
+    peers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Peer -> its rows, which are trained where it is asked for."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """Rows, warm users and the like."""
     conclude: Callable[[str, Mapping[str, Mapping[Key, float]]], Mapping[str, float]] | None = None

@@ -20,12 +20,15 @@ from recsys.errors import ConfigError
 from training.threads import use_threads
 
 
-def run_set(name: str, data: Path, seeds: int | None, asked: Sequence[str]) -> dict[str, Any]:
+def run_set(
+    name: str, data: Path, seeds: int | None, asked: Sequence[str], peers: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure a set; news go to the terminal.
 
-    Args: seeds: None: as many as the set has by default; asked: rows; all when there is none.
+    Args: seeds: None: as many as the set has by default; asked: rows; all when there is none; peers: whose
+    rows are trained, too.
     Returns: the report's JSON, with the command and the commit that made it.
-    Raises: ConfigError on an unknown set or row.
+    Raises: ConfigError on an unknown set, row or peer.
     """
     open_set = set_of(name)
     use_threads(1)
@@ -33,9 +36,10 @@ def run_set(name: str, data: Path, seeds: int | None, asked: Sequence[str]) -> d
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         found = open_set(data, Path(scratch))
         seeds = seeds or found.seeds
-        report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False))
+        report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False), peers)
     rows = f" --rows {','.join(asked)}" if asked else ""
-    command = f"recsys bench quality --set {name} --data DIR --seeds {seeds}{rows} --json FILE"
+    beside = "".join(f" --peer {peer}" for peer in peers)
+    command = f"recsys bench quality --set {name} --data DIR --seeds {seeds}{rows}{beside} --json FILE"
     return report.as_json() | {"command": command, "commit": commit()}
 
 

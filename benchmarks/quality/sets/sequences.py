@@ -26,6 +26,7 @@ from benchmarks.quality.models.next_items import (
     measures,
     rank,
 )
+from benchmarks.quality.peers.rectools_rows import NAMES, rectools_rows
 from benchmarks.quality.quality_set import Published, QualitySet, Row, Run, baseline
 from benchmarks.quality.readers.sequence_reader import Sequences, read_sequences
 from benchmarks.speed.machine import forget_peak, peak_rss, spent
@@ -79,6 +80,7 @@ def open_sequences(folder: Path, scratch: Path) -> QualitySet:
         validation=measures(CHOSEN_BY),
         test=measures(),
         published=PUBLISHED.get((of.num_users, of.num_items, of.items.size), {}),
+        peers={"rectools": NAMES},
         facts=_facts(of, test),
     )
 
@@ -134,7 +136,7 @@ def rows_of(validation: Part, test: Part) -> dict[str, Row]:
             rows[name] = baseline(partial(measured, partial(choose_ease, choice, ease, laws)))
     rows["item_knn"] = baseline(partial(measured, partial(choose_knn, choice)))
     rows["popular"] = baseline(partial(measured, lambda: Chosen(fit=popular, note="")))
-    return rows
+    return rows | rectools_rows(test)
 
 
 def measured_run(validation: Part, test: Part, choose: Callable[[], Chosen]) -> Run:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from benchmarks.commit import CHECKOUT
+from benchmarks.peer_environment import peer_python
 from benchmarks.speed.fresh_run import Patience, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS
-from benchmarks.speed.training.peers import EPOCH, check_peers, peer_python
+from benchmarks.speed.training.peers import EPOCH, REQUIREMENTS, check_peers
 from recsys.device import CPU, has_fast_bf16
 from training.host_choice import MIN_GAIN
 
@@ -90,4 +91,7 @@ def peer_systems(names: Sequence[str]) -> list[System]:
     """Describe the peers, in their environment. Raises: ConfigError."""
     check_peers(names)
     log = ("--sizes", ",".join(map(str, COLUMN_SIZES)), "--tasks", ",".join(TASKS))
-    return [System(n, (str(peer_python()), str(EPOCH), "--peer", n, *log)) for n in dict.fromkeys(names)]
+    return [
+        System(n, (str(peer_python(REQUIREMENTS)), str(EPOCH), "--peer", n, *log))
+        for n in dict.fromkeys(names)
+    ]

@@ -63,6 +63,26 @@ def silent(_line):
     pass
 
 
+def test_a_peers_rows_are_trained_beside_all_others_or_those_asked_for():
+    rows = {
+        "ours": Row((0.1, 0.6)),
+        "other": Row((0.2, 0.6)),
+        "theirs": Row((0.3, 0.2), ours=False, on_request=True),
+    }
+    of = toy(rows, peers={"peer": ("theirs",)})
+    for asked, peers, found in (
+        ([], (), ["ours", "other"]),
+        ([], ("peer",), ["ours", "other", "theirs"]),
+        (["other"], ("peer",), ["other", "theirs"]),
+    ):
+        report = measure_set(of, 2, asked, silent, peers)
+        assert [row.name for row in report.rows] == found
+    with pytest.raises(ConfigError, match="--peer 'recbole' is not known; this set has: peer"):
+        measure_set(of, 2, [], silent, ["recbole"])
+    with pytest.raises(ConfigError, match="this set has: none"):
+        measure_set(toy(rows), 2, [], silent, ["peer"])
+
+
 def test_validation_chooses_and_the_verdicts_are_of_the_test():
     rows = {
         "best on validation": Row((0.1, 0.6)),

@@ -5,6 +5,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
+from benchmarks.peer_environment import peer_python
 from benchmarks.speed import fresh_run as runs
 from benchmarks.speed import processes
 from benchmarks.speed.fresh_run import FreshRun, Patience, fresh_run, keep_to_cores, quiet_run
@@ -13,7 +14,7 @@ from benchmarks.speed.processes import busy_s
 from benchmarks.speed.training import own_epoch
 from benchmarks.speed.training.click_log import TASKS, write_click_log
 from benchmarks.speed.training.floor import click_log_flop
-from benchmarks.speed.training.peers import peer_python
+from benchmarks.speed.training.peers import REQUIREMENTS
 from benchmarks.speed.training.ranking import worst_difference
 from benchmarks.speed.training.systems import clearly_faster, peer_systems
 from benchmarks.speed.training.throughput import figures_of, spread
@@ -237,4 +238,4 @@ def test_an_environment_that_cannot_be_made_says_so(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(ConfigError, match=r"cannot be made in .*recsys-bench-peers.*pip must reach"):
-        peer_python()
+        peer_python(REQUIREMENTS)

@@ -1,0 +1,1 @@
+"""Peers that `recsys bench quality` trains beside ours, each in an environment of its own."""
