@@ -164,8 +164,10 @@ def _by_rule(
     mean = float(problem.heads[problem.rows >= 0].mean())
     if mean <= 0:  # a score whose weights want less of what is chosen
         return SourceFit()
-    widest = WIDEST_BIAS * problem.ratio(problem.heads, problem.columns["item_bias"])
-    terms = _Terms(weights={"item_bias": min(mean, widest)})
+    bias = problem.columns["item_bias"]
+    # Of a log whose policy leaves nothing to chance no row is counted.
+    weight = min(mean, WIDEST_BIAS * problem.ratio(problem.heads, bias)) if bias.any() else 0.0
+    terms = _Terms(weights={"item_bias": weight})
     table = problem.columns[terms.column("item_item")]
     if table.any():
         terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))

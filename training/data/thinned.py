@@ -14,12 +14,12 @@ import polars as pl
 
 from recsys.snapshot import DaySnapshot
 
-_RATE, _AT = "sampling_rate", ("user_id", "shown_at")
+_RATE, _DRAWN, _AT = "sampling_rate", "sampled", ("user_id", "shown_at")
 
 
 def drawn_rate(snapshot: DaySnapshot) -> float | None:
     """Give the share that a day keeps of what its negatives are drawn from; None where none was drawn."""
-    rate: float | None = snapshot.table("examples", columns=[_RATE]).select(_kept()).item()
+    rate: float | None = snapshot.table("examples", columns=[_RATE, _DRAWN]).select(_kept()).item()
     return rate
 
 
@@ -31,7 +31,7 @@ def log_thinned(snapshot: DaySnapshot, part: int | None, of_day: float) -> npt.N
 
     Args: of_day: `drawn_rate`.
     """
-    rows = snapshot.table("examples", part, [*_AT, _RATE])
+    rows = snapshot.table("examples", part, [*_AT, _RATE, _DRAWN])
     beside = rows.select((of_day / _kept().over(_AT)).log().fill_null(0.0).cast(pl.Float32))
     found: npt.NDArray[np.float32] = beside.to_series().to_numpy()
     return found
@@ -39,5 +39,5 @@ def log_thinned(snapshot: DaySnapshot, part: int | None, of_day: float) -> npt.N
 
 def _kept() -> pl.Expr:
     """Give the share that is kept of what negatives are drawn from; null where none was."""
-    drawn = pl.col(_RATE).filter(pl.col(_RATE) < 1)
+    drawn = pl.col(_RATE).filter(_DRAWN)
     return pl.when(drawn.len() > 0).then(drawn.len() / (1 / drawn).sum())

@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 """What differs from the package's defaults; eSASRec is SASRec with LiGR layers and sampled softmax."""
-MOST_EVENTS, PLACES = 50, 1000
+MOST_EVENTS, RANKED = 50, 1000
 
 
 class Losses(Callback):  # type: ignore[misc]
@@ -106,8 +106,8 @@ def main() -> None:
     seed_everything(asked.seed)
     model = build(asked.model, epochs, [], None).fit(data)
     tested = given["tested"]
-    found = model.recommend(tested, data, k=PLACES, filter_viewed=True, on_unsupported_targets="ignore")
-    lists = np.full((tested.size, PLACES), -1, np.int64)
+    found = model.recommend(tested, data, k=RANKED, filter_viewed=True, on_unsupported_targets="ignore")
+    lists = np.full((tested.size, RANKED), -1, np.int64)
     row_of = {user: row for row, user in enumerate(tested.tolist())}
     rows = found[Columns.User].map(row_of).to_numpy()
     lists[rows, found[Columns.Rank].to_numpy() - 1] = found[Columns.Item].to_numpy()

@@ -35,7 +35,7 @@ def _run(name: str, test: Part, seed: int) -> Run:
         write_events(asked, test)
         # -I: nothing of ours is found, neither by PYTHONPATH nor beside the script.
         peer = [str(peer_python(REQUIREMENTS)), "-I", str(SCRIPT), "--model", name, "--seed", str(seed)]
-        call([*peer, "--data", str(asked), "--out", str(answered)], folder)
+        call(name, [*peer, "--data", str(asked), "--out", str(answered)], folder)
         with np.load(answered) as found:
             lists, epochs = found["lists"], int(found["epochs"])
             cpu_s, peak_mb = float(found["cpu_s"]), float(found["peak_mb"])
@@ -57,12 +57,13 @@ def ranked(lists: np.ndarray, test: Part) -> Ranked:
     return Ranked(ranks=np.where(there.any(axis=1), there.argmax(axis=1), -1), first=lists[:, :PLACES])
 
 
-def call(command: Sequence[str], folder: str) -> None:
-    """Run the peer in a folder, where it may leave what it likes.
+def call(row: str, command: Sequence[str], folder: str) -> None:
+    """Run the peer of a row in a folder, where it may leave what it likes.
 
     Raises: DataError with its last words.
     """
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         words = " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-        raise DataError(f"the peer ended with {done.returncode}: {words}")
+        remedy = "leave --peer out, or name other rows with --rows"
+        raise DataError(f"row {row!r}: the peer ended with {done.returncode}: {words}; {remedy}")

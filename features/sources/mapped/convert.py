@@ -243,7 +243,7 @@ def _impressions(run: _Run) -> None:
         catalogue = run.side.catalogue()
         repeated, again = draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
         notes["impressions: negatives drawn, marked sampled"] = drawn.count()
-        if repeated:
+        if drawn.count():
             may = 'may be drawn ("draw"' if again else 'is not drawn ("leave_out"'
             what = f"an item taken on an earlier day, which {may} in [negatives] taken_before)"
             notes[f"impressions: {what}"] = repeated

@@ -74,7 +74,7 @@ def suggest_config(log: InteractionLog, mapping: Mapping) -> Suggestion:
         _history(facts, choice),
         *_model(facts, mapping),
         _repeats(heads, mapping),
-        _training(facts, choice, stream_odds=_reads_past(heads, mapping)),
+        _training(facts, choice, stream_odds=_learns_stream(heads, mapping)),
         *_gate(choice, heads[0]),
     ]
     return Suggestion("\n".join(parts), first_night(facts, choice))
@@ -258,9 +258,19 @@ def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
 def _reads_past(heads: list[KindFacts], mapping: Mapping) -> bool:
     """Tell whether users take again what heads learn, in a log that does not say what was shown.
 
-    Where choices hardly repeat, no drawn negative was taken before: the heads would read the label.
+    Where choices hardly repeat, or the mapping says so, no drawn negative was taken before: the heads would
+    read the label.
     """
-    return not mapping.logs_impressions and not any(map(is_taken_once, heads))
+    may_be_drawn = mapping.negatives.taken_before != "leave_out"
+    return not mapping.logs_impressions and may_be_drawn and not any(map(is_taken_once, heads))
+
+
+def _learns_stream(heads: list[KindFacts], mapping: Mapping) -> bool:
+    """Tell whether the one head of choices may learn the odds of the stream.
+
+    Of several the negatives of each are in part what was chosen for another, and those were not drawn.
+    """
+    return _reads_past(heads, mapping) and sum(not kind.is_value for kind in heads) == 1
 
 
 def _training(facts: LogFacts, choice: PeriodChoice, *, stream_odds: bool) -> str:

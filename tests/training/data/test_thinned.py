@@ -41,7 +41,24 @@ def drawn():
     both = pl.concat(
         [positives.with_columns(sampling_rate=1.0), negatives.select(*positives.columns, "sampling_rate")]
     )
-    return both.with_columns(label=pl.col("sampling_rate") == 1).sample(fraction=1.0, shuffle=True, seed=0)
+    return both.with_columns(label=pl.col("sampling_rate") == 1, sampled=pl.col("sampling_rate") < 1).sample(
+        fraction=1.0, shuffle=True, seed=0
+    )
+
+
+def test_a_pool_that_was_used_up_is_drawn_with_rate_one():
+    """Who takes much of a small catalogue has all the rest beside it."""
+    rates = {"much": [1.0, 1.0, 1.0], "little": [1.0, 0.1, 0.1]}
+    rows = pl.DataFrame(
+        {
+            "user_id": [user for user in rates for _ in range(3)],
+            "shown_at": [NOON] * 6,
+            "sampling_rate": [rate for each in rates.values() for rate in each],
+            "sampled": [False, True, True] * 2,
+        }
+    )
+    day = 4 / (2 / 1.0 + 2 / 0.1)
+    np.testing.assert_allclose(added(rows), np.log([day] * 3 + [day / 0.1] * 3), rtol=1e-6)
 
 
 def test_what_is_left_are_the_log_odds_of_the_stream_up_to_one_constant(drawn):

@@ -46,5 +46,5 @@ def test_its_rows_are_no_choice_and_on_request(part):
 
 
 def test_a_peer_that_fails_says_why(tmp_path):
-    with pytest.raises(DataError, match=r"the peer ended with 3: .*no such model"):
-        call(["bash", "-c", "echo no such model >&2; exit 3"], str(tmp_path))
+    with pytest.raises(DataError, match=r"row 'a': the peer ended with 3: no such model; leave --peer out"):
+        call("a", ["bash", "-c", "echo no such model >&2; exit 3"], str(tmp_path))

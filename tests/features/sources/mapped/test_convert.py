@@ -239,8 +239,8 @@ def test_what_was_chosen_before_is_drawn_where_items_are_chosen_again(
     assert drawn.filter(pl.col("chosen") < pl.col("day")).is_empty() != is_drawn
     assert drawn.filter(pl.col("chosen") == pl.col("day")).is_empty()
     said = "; ".join(bench.summary.notes)
-    assert ("taken on an earlier day" in said) == chosen_again
-    assert ("may be drawn" in said) == (chosen_again and is_drawn)
+    assert "taken on an earlier day" in said
+    assert ("may be drawn" in said) == is_drawn
 
 
 def test_drawn_items_stand_in_the_context_of_the_choice(bench, events):

@@ -156,7 +156,20 @@ def test_heads_read_the_past_where_drawn_negatives_have_one(suggested, clicks_ag
     found = facts([kind(repeats=clicks_again), kind("purchase", repeats=0.08)])
     config, _ = suggested(found, **OF_CHOICES)
     assert config.policy.repeat == "learn"
-    assert config.item_item.feature == config.training.stream_odds == read
+    assert config.item_item.feature == read
+    assert not config.training.stream_odds, "negatives of one head are in part chosen for the other"
+
+
+def test_a_head_alone_learns_the_odds_of_the_stream(suggested) -> None:
+    config, _ = suggested(facts([kind(repeats=0.08)]), **OF_CHOICES)
+    assert config.item_item.feature
+    assert config.training.stream_odds
+
+
+def test_heads_do_not_read_a_past_that_no_drawn_negative_has(suggested) -> None:
+    config, _ = suggested(facts([kind(repeats=0.08)]), **OF_CHOICES, negatives={"taken_before": "leave_out"})
+    assert not config.item_item.feature
+    assert not config.training.stream_odds
 
 
 def test_ratings_alone_get_a_head_that_finds_what_to_list(suggested) -> None:
