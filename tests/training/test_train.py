@@ -50,6 +50,29 @@ def test_every_row_is_trained_once_per_epoch(shop_chain, config):
     assert _learn(shop_chain, config, (1, 2), epochs=2).log.rows == 2 * rows
 
 
+@pytest.mark.parametrize("in_files", [False, True])
+def test_the_rates_of_drawn_negatives_are_learned_where_the_config_says_so(
+    shop_chain, config, monkeypatch, tmp_path, in_files
+):
+    """This shop's log has no drawn negatives, so a rate is put beside every row of one user in three."""
+
+    def thinned(snapshot, part, _rate):
+        users = snapshot.table("examples", part, ["user_id"])["user_id"]
+        return np.where(users.hash(0).to_numpy() % 3 == 0, 2.0, 0.0).astype(np.float32)
+
+    for module in ("encoded_rows", "day_writer"):
+        monkeypatch.setattr(f"training.data.{module}.drawn_rate", lambda _: 0.1)
+        monkeypatch.setattr(f"training.data.{module}.log_thinned", thinned)
+    odds = config.model_copy(update={"training": config.training.model_copy(update={"stream_odds": True})})
+    periods = {t.name: (0, 1) for t in config.tasks}
+    without, told = (
+        train(shop_chain, periods, c, None, 1, folder=tmp_path / str(n) if in_files else None)
+        for n, c in enumerate((config, odds))
+    )
+    assert _same(without, _learn(shop_chain, config, (0, 1)))
+    assert not _same(without, told)
+
+
 def test_an_items_text_is_embedded_once_a_training(shop_chain, config, monkeypatch):
     embedded = []
 
