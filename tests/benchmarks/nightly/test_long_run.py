@@ -66,6 +66,8 @@ def test_the_page_has_a_line_a_world_and_a_row_a_night():
             expected_click=0.1,
             observed_click=0.1,
             true_click=0.1,
+            new_shown=0.0,
+            new_offered=0.1,
         )
 
     rows = [
