@@ -244,8 +244,9 @@ def _impressions(run: _Run) -> None:
         repeated, again = draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
         notes["impressions: negatives drawn, marked sampled"] = drawn.count()
         if drawn.count():
-            may = 'may be drawn ("draw"' if again else 'is not drawn ("leave_out"'
-            what = f"an item taken on an earlier day, which {may} in [negatives] taken_before)"
+            # No brackets: tables on a terminal take them for markup.
+            may, value = ("may be", "draw") if again else ("is not", "leave_out")
+            what = f'an item taken on an earlier day, which {may} drawn (taken_before = "{value}")'
             notes[f"impressions: {what}"] = repeated
     written = WrittenDays(run.conversion, "impressions", counted=not run.staged.derived)
     for n, day in enumerate(days):
