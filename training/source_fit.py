@@ -171,6 +171,8 @@ def _by_rule(
     table = problem.columns[terms.column("item_item")]
     if table.any():
         terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))
+    if not any(terms.weights.values()):
+        return SourceFit()
     return SourceFit(terms=_with_newcomers(terms.as_terms(problem), config), by_rule=True)
 
 

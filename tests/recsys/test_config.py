@@ -178,3 +178,11 @@ def test_periods_begin_where_calendars_do():
     assert period_start(day, "P1D") == day
     assert period_start(day, "P1W") == date(2026, 1, 26)
     assert period_start(day, "P1M") == date(2026, 1, 1)
+
+
+@pytest.mark.parametrize("sources", ["fit", "off"])
+def test_newcomers_are_refused_where_nothing_would_lift_them(sources):
+    assert parse_config({"task": [CLICK], "fusion": {"newcomers": 0.6}}, "FILE").fusion.newcomers == 0.6
+    _refused(
+        {"fusion": {"newcomers": 0.6, "sources": sources}}, f'with sources = "{sources}" nothing is lifted'
+    )

@@ -229,6 +229,15 @@ def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):
     assert set(fit(problem, own=True).terms.weights) == {"item_bias"}
 
 
+def test_without_a_row_that_was_drawn_the_rule_has_no_rates(fit):
+    """A policy that leaves nothing to chance: nobody knows what its items would have got otherwise."""
+    problem = made_up(by={"popular": 1.0})
+    problem.columns["item_bias"][:] = 0
+    assert set(fit(problem, own=True).terms.weights) == {"item_item"}
+    problem.columns["item_item 30"][:] = 0
+    assert fit(problem, own=True) == SourceFit()
+
+
 def test_a_newcomer_is_lifted_as_what_is_chosen_so_much_oftener_than_expected(fit):
     config = config_of(newcomers=0.4, newcomer_impressions=70)
     terms = fit(made_up(by={"popular": 1.0}), config, own=True).terms

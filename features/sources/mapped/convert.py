@@ -242,8 +242,8 @@ def _impressions(run: _Run) -> None:
         notes["impressions: derived from " + ", ".join(run.mapping.openers)] = chosen
         catalogue = run.side.catalogue()
         repeated, again = draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
-        notes["impressions: negatives drawn, marked sampled"] = drawn.count()
-        if drawn.count():
+        count = notes["impressions: negatives drawn, marked sampled"] = drawn.count()
+        if count:
             # No brackets: tables on a terminal take them for markup.
             may, value = ("may be", "draw") if again else ("is not", "leave_out")
             what = f'an item taken on an earlier day, which {may} drawn (taken_before = "{value}")'
